@@ -1,0 +1,39 @@
+# Short calls only; what they do lies in Snakefile, lib/ and tests/.
+PYTHON ?= python3
+CORES ?= 2
+BIN := .venv/bin
+SNAKE := $(BIN)/snakemake --cores $(CORES) --quiet host reason rules --rerun-incomplete --keep-going
+
+.DEFAULT_GOAL := help
+.PHONY: help env study test live figures clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+env: .venv/.installed ## make .venv with the exact versions of constraints.txt (once)
+
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -e '.[dev]' -c constraints.txt
+	@touch $@
+
+study: env ## run every notebook live on a sample of the questions, then print the verdicts
+	$(SNAKE) --config sweep=data/sweeps/study.yml
+	@$(BIN)/python -m lib.study.readme --show data/runs/study
+
+test: env ## unit, property and repository tests, then every notebook against its committed outputs
+	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout=900 \
+		--nbval-kernel-startup-timeout=180 --nbval-sanitize-with=nbval.cfg notebooks/
+
+live: env ## the same as study, on all questions (hours on a CPU)
+	$(SNAKE) --config sweep=data/sweeps/live.yml
+	@$(BIN)/python -m lib.study.readme --show data/runs/live
+
+figures: env ## draw figures and tables again from the committed records, and the README's table
+	$(SNAKE) --forceall --config sweep=data/sweeps/recorded.yml
+	$(BIN)/python -m lib.study.readme --write
+
+clean: ## remove what runs left behind; committed evidence stays
+	rm -rf data/runs .snakemake .pytest_cache .ruff_cache .hypothesis build
+	find lib tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Everything that knows transformers: where a model keeps its parts, how to look inside, how to prune."""

@@ -1,0 +1,144 @@
+"""Attention weights of one query row, from one module, whatever kernel the model runs.
+
+Fast kernels never form the weights. Asking for `output_attentions=True` returns nothing under sdpa, and switching
+the whole model to eager changes its cost and its bits. A probe sits in the attention interface of a single module
+instead: it sees the queries and keys that the kernel sees (after rotary embedding and any norm) and then calls the
+kernel that was there before.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedConfig
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+NAME = "visual_token_probe"
+_SLOT = "_visual_token_probe"
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What the probed module is about to attend with.
+
+    Attributes
+    ----------
+    query : [B, H, Q, d], after rotary embedding.
+    key : [B, H or fewer, T, d]; fewer heads than queries means grouped keys.
+    mask : None, [B, T] of ones and zeros, bool [B, 1, Q, T] (True = visible) or an additive float of that shape.
+    scaling : factor of the dot products.
+    causal : whether a query is blind to later keys even where the mask does not say so.
+    """
+
+    query: Tensor
+    key: Tensor
+    mask: Tensor | None
+    scaling: float
+    causal: bool
+
+    def row(self, rows: int | Tensor) -> Tensor:
+        """`attention_row` of what was seen."""
+        return attention_row(self.query, self.key, self.mask, self.scaling, rows, causal=self.causal)
+
+
+@dataclass(frozen=True)
+class _Probe:
+    config: PreTrainedConfig
+    kernel: Callable
+    callback: Callable[[Sight], None]
+
+
+def _forward(module, query, key, value, attention_mask, **kwargs):
+    probe = vars(module.config)[_SLOT]
+    causal = kwargs.get("is_causal")
+    causal = getattr(module, "is_causal", False) if causal is None else causal
+    scaling = kwargs.get("scaling")
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    probe.callback(Sight(query, key, attention_mask, scaling, bool(causal)))
+    probed = module.config
+    module.config = probe.config  # some kernels read the implementation's name from here
+    try:
+        return probe.kernel(module, query, key, value, attention_mask, **kwargs)
+    finally:
+        module.config = probed
+
+
+ALL_ATTENTION_FUNCTIONS.register(NAME, _forward)
+
+
+@contextmanager
+def probe(module: nn.Module, callback: Callable[[Sight], None]) -> Iterator[None]:
+    """Call `callback(sight)` whenever the attention module `module` runs; its output does not change.
+
+    Only this module's `config` is replaced, by a shallow copy, so masks and all other layers stay as they are. The
+    very same config object is back on exit.
+
+    Raises
+    ------
+    ValueError
+        If the module is already being probed.
+    """
+    config = module.config
+    if config._attn_implementation == NAME:
+        raise ValueError(f"module is a {type(module).__name__} that another probe is watching")
+    eager = sys.modules[type(module).__module__].eager_attention_forward
+    kernel = ALL_ATTENTION_FUNCTIONS.get_interface(config._attn_implementation, eager)
+    probed = copy.copy(config)
+    vars(probed)["_attn_implementation_internal"] = NAME
+    vars(probed)[_SLOT] = _Probe(config, kernel, callback)
+    module.config = probed
+    try:
+        yield
+    finally:
+        module.config = config
+
+
+def attention_row(
+    query: Tensor,
+    key: Tensor,
+    mask: Tensor | None,
+    scaling: float,
+    rows: int | Tensor,
+    *,
+    causal: bool = False,
+) -> Tensor:
+    """Attention weights of one query per sample.
+
+    Parameters
+    ----------
+    query : [B, H, Q, d].
+    key : [B, G, T, d], G a divisor of H; query head h reads key head h // (H / G).
+    mask : see `Sight.mask`.
+    scaling : factor of the dot products.
+    rows : index of the query, one for all samples or [B] int64.
+    causal : hide keys after the query where `mask` is None or two-dimensional (other masks hold it already).
+
+    Returns
+    -------
+    [B, H, T] float32, each row summing to 1.
+    """
+    batch, heads, queries, width = query.shape
+    groups, length = key.shape[1], key.shape[2]
+    rows = torch.as_tensor(rows, device=query.device).expand(batch)
+    samples = torch.arange(batch, device=query.device)
+    chosen = query[samples, :, rows].reshape(batch, groups, heads // groups, width).float()
+    logits = torch.einsum("bghd,bgtd->bght", chosen, key.float()).reshape(batch, heads, length) * scaling
+    hidden = torch.zeros((batch, 1, length), dtype=torch.bool, device=query.device)
+    if causal and (mask is None or mask.ndim == 2):
+        last = rows + (length - queries)  # queries are the newest of the `length` positions
+        hidden = hidden | (torch.arange(length, device=query.device) > last[:, None])[:, None]
+    if mask is not None and mask.ndim == 2:
+        hidden = hidden | (mask[:, None, -length:] == 0)
+    elif mask is not None:
+        line = mask.expand(batch, -1, -1, -1)[samples, :, rows, :length]
+        if mask.dtype == torch.bool:
+            hidden = hidden | ~line
+        else:
+            logits = logits + line.float()
+    return logits.masked_fill(hidden, torch.finfo(torch.float32).min).softmax(-1)

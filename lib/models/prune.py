@@ -1,0 +1,116 @@
+"""Pruning the visual tokens of a model inside a context; the model is untouched outside of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from lib.models.anatomy import Anatomy
+from lib.models.clip import ClipPair, check_pair, encode_text, load
+from lib.models.executor import Executor, Trace
+from lib.models.vision import Given, Watch
+from lib.pruning.methods import Method, Needs
+
+POSITIONS = ("original", "renumbered")
+
+
+@contextmanager
+def prune(
+    model: nn.Module,
+    method: Method,
+    *,
+    text: str | Sequence[str] | None = None,
+    clip: ClipPair | None = None,
+    evidence: Tensor | None = None,
+) -> Iterator[Trace]:
+    """Prune the visual tokens of everything `model` does inside the context: `forward`, `generate`, any batch size.
+
+    Logits keep the shape of the whole prompt, zero where a column was dropped; labels may cover any column that stays.
+    Callers go on speaking of the whole prompt (its masks, its position ids). One context serves one batch of
+    questions, as `text` and `evidence` belong to its samples. A cache filled here is of no use outside.
+
+    Parameters
+    ----------
+    model : of a class in `anatomy.FAMILIES`, one image a sample. Left as it was on exit, also after an exception.
+    method : `method.positions` "original" leaves each kept token its position id, and decoding goes on after the whole
+        prompt; "renumbered" gives contiguous ids, as if the prompt had been born short.
+    text : the question of each sample; one string for a batch of one.
+    clip : text side of the vision tower; None reads the folder `clip` of the model's checkpoint.
+    evidence : [B, N] bool, the tokens that hold the answer, for oracles.
+
+    Raises
+    ------
+    ValueError
+        On entry: unknown model class, a context on the same model already open, bad layer, missing or empty text.
+        While running: rows without exactly one image, features encoded elsewhere, non-finite scores, and what would
+        be silently wrong: static caches, chunked prefill, images on a filled cache, a second turn through
+        `generate` on a cache that is short from layer 0 on.
+    """
+    anatomy = Anatomy.of(model)
+    hooks = anatomy.core._forward_pre_hooks.values()
+    if any(isinstance(getattr(hook, "__self__", None), Executor) for hook in hooks):
+        raise ValueError("model is being pruned already; leave that context first")
+    needs = method.needs()
+    _check(method, needs, anatomy)
+    given = _given(model, anatomy, needs, text, clip, evidence)
+    trace = Trace(method=method, grid=anatomy.grid, layers=len(anatomy.layers))
+    with ExitStack() as stack:
+        watch = Watch(anatomy, needs, given)
+        watch.install(stack)
+        Executor(anatomy, method, needs, watch, trace).install(stack)
+        yield trace
+
+
+def _check(method: Method, needs: Needs, anatomy: Anatomy) -> None:
+    count = len(anatomy.layers)
+    if not 0 <= method.layer < count:
+        raise ValueError(f"layer must be within the {count} decoder layers, got {method.layer}")
+    if method.positions not in POSITIONS:
+        raise ValueError(f"positions must be one of {', '.join(POSITIONS)}, got {method.positions!r}")
+    if method.layer == 0 and (needs.attention or needs.keys):
+        raise ValueError(
+            f"layer must be at least 1 for {method.name}, which looks into the language model; got 0"
+        )
+    if needs.keys not in (None, "raw", "normed"):
+        raise ValueError(f"keys must be 'raw', 'normed' or None, got {needs.keys!r}")
+    config = anatomy.decoder.config
+    kinds = set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
+    if method.layer and (kinds or getattr(config, "sliding_window", None)):
+        raise ValueError(f"layer must be 0 for a language model with sliding windows, got {method.layer}")
+
+
+def _given(
+    model, anatomy: Anatomy, needs: Needs, text, clip: ClipPair | None, evidence: Tensor | None
+) -> Given:
+    text = [text] if isinstance(text, str) else text
+    blank = [words for words in text or () if not isinstance(words, str) or not words.strip()]
+    if blank or (text is not None and not len(text)):
+        raise ValueError(f"text must hold non-empty strings, got {text!r}")
+    if needs.evidence and evidence is None:
+        raise ValueError("evidence must be given for this method, got None")
+    if evidence is not None and (evidence.dtype != torch.bool or evidence.ndim != 2):
+        raise ValueError(f"evidence must be bool [B, N], got {evidence.dtype} {tuple(evidence.shape)}")
+    if needs.text and text is None:
+        raise ValueError("text must be given for this method, got None")
+    words = None
+    if needs.text or needs.patches is not None:
+        clip = _default_clip(model, anatomy) if clip is None else clip
+        check_pair(clip, anatomy.tower)
+        words = encode_text(clip, text) if needs.text else None
+    return Given(text=text, words=words, clip=clip, evidence=evidence)
+
+
+def _default_clip(model: nn.Module, anatomy: Anatomy) -> ClipPair:
+    name = getattr(model.config, "_name_or_path", "")
+    folder = Path(name) / "clip"
+    if not name or not folder.is_dir():
+        raise ValueError(
+            f"clip must be given, as the checkpoint {name!r} has no folder 'clip': "
+            "pass clip=lib.models.clip.load('openai/clip-vit-large-patch14-336')"
+        )
+    weight = next(anatomy.tower.parameters())
+    return load(folder, dtype=weight.dtype, device=weight.device)

@@ -1,0 +1,123 @@
+"""Watching the vision tower: everything about an image that a selection method may ask for."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from lib.models.anatomy import Anatomy
+from lib.models.attention import Sight, probe
+from lib.models.clip import ClipPair, TextCues, patches
+from lib.pruning.methods import Needs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """What the caller adds to the images: one entry a sample, or None."""
+
+    text: Sequence[str] | None = None
+    words: TextCues | None = None
+    clip: ClipPair | None = None
+    evidence: Tensor | None = None
+
+
+class Watch:
+    """Hooks on the vision tower that collect the cues of the latest batch of images.
+
+    The tower is watched by itself because `generate` encodes the images before the language model is first called.
+    What was seen therefore lives until the tower starts again, and not until the end of a forward.
+    """
+
+    def __init__(self, anatomy: Anatomy, needs: Needs, given: Given) -> None:
+        self.anatomy, self.needs, self.given = anatomy, needs, given
+        self.saliency: Tensor | None = None
+        self.residual: Tensor | None = None
+        self.seeds: list[int] | None = None
+
+    def install(self, stack: ExitStack) -> None:
+        """Put the hooks in place; `stack` takes them off again."""
+        layers = self.anatomy.vision_layers
+        tower = self.anatomy.tower.register_forward_pre_hook(self._start, with_kwargs=True)
+        stack.callback(tower.remove)
+        layer = self.needs.saliency_layer
+        if layer is not None:
+            if not -len(layers) <= layer < len(layers):
+                raise ValueError(
+                    f"saliency_layer must be within the {len(layers)} vision layers, got {layer}"
+                )
+            stack.enter_context(probe(layers[layer].self_attn, self._look))
+        if self.needs.patches is not None:
+            last = layers[-1].register_forward_pre_hook(self._last_layer, with_kwargs=True)
+            stack.callback(last.remove)
+
+    def _start(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
+        self.saliency = self.residual = self.seeds = None
+        if getattr(self.needs, "seeds", False):
+            pixels = args[0] if args else kwargs["pixel_values"]
+            self.seeds = row_seeds(pixels, self.given.text)
+
+    def _look(self, sight: Sight) -> None:
+        self.saliency = sight.row(0)[:, :, 1:]
+
+    def _last_layer(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
+        self.residual = args[0] if args else kwargs["hidden_states"]
+
+    def cues(self, features: Tensor) -> dict[str, object]:
+        """Every cue that needs no language model, as fields of `Cues`; `features` [B, N, D] enter the projector.
+
+        Raises
+        ------
+        ValueError
+            If the images, texts and evidence masks differ in number, or the encoder gave another grid.
+        """
+        images, tokens, _ = features.shape
+        if tokens != self.anatomy.tokens:
+            raise ValueError(f"encoder must give {self.anatomy.tokens} patches an image, got {tokens}")
+        self._match(images)
+        found: dict[str, object] = {}
+        if self.saliency is not None:
+            found["saliency"] = self.saliency
+        if self.needs.patches is not None:
+            found["patches"], found["image"] = self._patches()
+        words, evidence = self.given.words, self.given.evidence
+        if words is not None:
+            found["tokens"], found["sentence"] = words.tokens, words.sentence
+            found["text_valid"], found["text_special"] = words.valid, words.special
+            found["text_importance"] = words.importance
+        if evidence is not None:
+            found["evidence"] = evidence
+        placed = {name: value.to(features.device) for name, value in found.items()}
+        return placed | ({"seeds": self.seeds} if self.seeds is not None else {})
+
+    def _patches(self) -> tuple[Tensor, Tensor]:
+        tower, last = self.anatomy.tower, self.anatomy.vision_layers[-1]
+        projection = self.given.clip.visual_projection
+        return patches(last, self.residual, tower.post_layernorm, projection, self.needs.patches)
+
+    def _match(self, images: int) -> None:
+        text, evidence = self.given.text, self.given.evidence
+        if text is not None and len(text) != images:
+            raise ValueError(f"text must hold one string per image, got {len(text)} for {images} images")
+        shape = (images, self.anatomy.tokens)
+        if evidence is not None and tuple(evidence.shape) != shape:
+            raise ValueError(f"evidence must have shape {shape}, got {tuple(evidence.shape)}")
+
+
+def row_seeds(pixels: Tensor, text: Sequence[str] | None) -> list[int]:
+    """One seed per image from its own pixels and text alone, so that batch mates change nothing.
+
+    Parameters
+    ----------
+    pixels : [B, C, H, W]. Read on the host, hence only for methods that draw numbers.
+    text : None, or one string per image.
+    """
+    rows = pixels.detach().to("cpu", torch.float32).contiguous()
+    sums = [zlib.crc32(row.numpy().tobytes()) for row in rows]
+    if text is None:
+        return sums
+    return [zlib.crc32(words.encode(), total) for total, words in zip(sums, text, strict=False)]

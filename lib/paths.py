@@ -1,0 +1,64 @@
+"""Say where things lie, from this file's own place: no working directory, no parent search."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = ROOT / "data"
+FIGURES = ROOT / "figures"
+NOTEBOOKS = ROOT / "notebooks"
+MODELS = DATA / "models"
+PUBLISHED = DATA / "published"
+RECORDS = DATA / "records"
+RUNS = DATA / "runs"
+SWEEPS = DATA / "sweeps"
+TABLES = DATA / "tables"
+CLAIMS = DATA / "claims.csv"
+README = ROOT / "README.md"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """Folders and files that one run writes to.
+
+    Attributes
+    ----------
+    records, tables, figures
+        Folders for per-question parquet files, aggregated CSV files and drawn figures.
+    claims
+        The claim register with the columns that code fills.
+    """
+
+    records: Path
+    tables: Path
+    figures: Path
+    claims: Path
+
+
+def places(output: str = "") -> Places:
+    """Return where a notebook's run writes.
+
+    Parameters
+    ----------
+    output
+        The notebook parameter of that name: a folder below ROOT (or an absolute one), or ``""`` for the
+        committed places. A live run names a folder of its own, so it never writes over committed evidence.
+
+    Returns
+    -------
+    Places
+        The folders exist after the call.
+    """
+    if output:
+        base = ROOT / output  # an absolute `output` replaces ROOT here, which is what pathlib does
+        found = Places(
+            records=base / "records",
+            tables=base / "tables",
+            figures=base / "figures",
+            claims=base / "claims.csv",
+        )
+    else:
+        found = Places(records=RECORDS, tables=TABLES, figures=FIGURES, claims=CLAIMS)
+    for folder in (found.records, found.tables, found.figures):
+        folder.mkdir(parents=True, exist_ok=True)
+    return found

@@ -1,0 +1,143 @@
+"""The line between a method and whoever runs it: what a method needs, what it sees, what it answers.
+
+Shapes: B batch, N visual tokens, D feature width, E joint image-text width, T text tokens, H heads, k kept.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import ClassVar
+
+from torch import Tensor
+
+from lib.pruning.checks import check_grid, check_integer, check_option, check_shape
+from lib.pruning.picking import ROUNDINGS, budget, check_keep
+
+POSITIONS = ("original", "renumbered")
+PATCHES = ("qq", "qk", "kk", "vv", "hidden")
+KEYS = ("raw", "normed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """What has to be captured for a method; everything is off by default."""
+
+    saliency_layer: int | None = None  # vision layer (Python index) whose [CLS] attention row is wanted
+    patches: str | None = None  # patches in the joint space: last attention output re-weighted, or "hidden"
+    text: bool = False  # the question's tokens from the paired text tower
+    attention: bool = False  # attention of the last real prompt token in decoder layer `layer - 1`
+    keys: str | None = None  # key projection at decoder layer `layer`: "raw" hidden state, or "normed"
+    evidence: bool = False  # a per-sample evidence mask, given by the caller
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Cues:
+    """What a method sees. Tensors are ``None`` unless needed."""
+
+    grid: tuple[int, int]  # (rows, columns), rows * columns == N
+    features: Tensor  # [B, N, D] stage 0: the projector's input; stage K: hidden states entering layer K
+    saliency: Tensor | None = None  # [B, H, N] [CLS] attention over the patches
+    patches: Tensor | None = None  # [B, N, E] not normalised
+    image: Tensor | None = None  # [B, E] the [CLS] row of the same projection
+    tokens: Tensor | None = None  # [B, T, E] text tokens, not normalised, start and end tokens included
+    sentence: Tensor | None = None  # [B, E] the [EOS] text embedding
+    text_valid: Tensor | None = None  # [B, T] bool, false on padding
+    text_special: Tensor | None = None  # [B, T] bool, true on start and end tokens
+    text_importance: Tensor | None = None  # [B, T] head-mean attention of [EOS] in the last text layer
+    attention: Tensor | None = None  # [B, H, N] decoder attention row over the visual tokens
+    keys: Tensor | None = None  # [B, N, Dk] all heads concatenated
+    evidence: Tensor | None = None  # [B, N] bool
+    seeds: Sequence[int] | None = None  # one int a row, from that row's own content
+
+    def __post_init__(self) -> None:
+        check_shape("features", self.features, B=None, N=None, D=None)
+        check_grid(self.grid, self.features.shape[1])
+
+    @property
+    def batch(self) -> int:
+        """B."""
+        return self.features.shape[0]
+
+    @property
+    def count(self) -> int:
+        """N."""
+        return self.features.shape[1]
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """What a method answers."""
+
+    kept: Tensor  # [B, k] int64, ascending
+    scores: dict[str, Tensor] = field(default_factory=dict)  # every cue's map, [B, N] float32
+    features: Tensor | None = None  # [B, k, D] rewritten features of the kept rows, stage 0 only
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method(ABC):
+    """Base of all methods: a frozen configuration, one question (`needs`) and one answer (`choose`).
+
+    Parameters
+    ----------
+    keep
+        Count (int) or share (float in (0, 1]) of the visual tokens.
+    rounding
+        How a share becomes a count, see :func:`lib.pruning.picking.budget`.
+    positions
+        "original": kept tokens keep the position ids they had; "renumbered": the shortened prompt counts
+        anew.
+    layer
+        0: before the language model; K > 0: on entering its decoder layer K.
+    """
+
+    name: ClassVar[str]
+    stage: ClassVar[str]  # "encoder": layer must be 0; "decoder": layer must be above 0; "any"
+    paper: ClassVar[str]
+    code: ClassVar[str]
+    ours: ClassVar[str]
+
+    keep: int | float
+    rounding: str = "floor"  # released code of FastV and AdaptPrune: int(ratio * tokens)
+    positions: str = "renumbered"
+    layer: int = 0
+
+    def __post_init__(self) -> None:
+        check_keep(self.keep)
+        check_option("rounding", self.rounding, ROUNDINGS)
+        check_option("positions", self.positions, POSITIONS)
+        check_integer("layer", self.layer, least=0)
+        if self.stage == "encoder" and self.layer != 0:
+            raise ValueError(f"layer must be 0, {self.name} prunes before the decoder; got {self.layer!r}")
+        if self.stage == "decoder" and self.layer == 0:
+            raise ValueError(f"layer must be above 0, {self.name} reads the decoder; got {self.layer!r}")
+
+    def needs(self) -> Needs:
+        """What the executor has to capture."""
+        return Needs()
+
+    @abstractmethod
+    def choose(self, cues: Cues) -> Choice:
+        """Choose the tokens to keep."""
+
+    def budget(self, cues: Cues) -> int:
+        """Tokens kept a row."""
+        return budget(self.keep, cues.count, self.rounding)
+
+    def see(self, cues: Cues, name: str):
+        """The cue called ``name``; refuse a missing one."""
+        value = getattr(cues, name)
+        if value is None:
+            raise ValueError(f"{self.name} needs cues.{name}, got None")
+        return value
+
+    @classmethod
+    def describe(cls) -> dict[str, str]:
+        """The row "paper says / released code does / we do"."""
+        return {"name": cls.name, "paper": cls.paper, "code": cls.code, "ours": cls.ours}
+
+    @classmethod
+    def known_fields(cls) -> tuple[str, ...]:
+        """The names that the constructor takes."""
+        return tuple(f.name for f in fields(cls))

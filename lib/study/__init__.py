@@ -1,0 +1,1 @@
+"""The study: records, scores, intervals, costs, claims, figures and the strict notebook runner."""

@@ -1,0 +1,103 @@
+"""Fix how figures look: one colour, marker and dash a method, one theme, and files that come out the same."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
+
+import matplotlib as mpl
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from lib.paths import FIGURES
+from lib.study.claims import VERDICTS
+
+BLUE, ORANGE, GREEN, _, PURPLE, BROWN, _, GREY, YELLOW, SKY = sns.color_palette("colorblind")
+_SALT = "visual-token-pruning-study"  # the same SVG bytes in every run
+FONT = 9.5  # points at final size; no figure is drawn to be shrunk
+
+
+class Look(NamedTuple):
+    """How a method appears in every figure: never by colour alone."""
+
+    label: str
+    colour: tuple[float, float, float]
+    marker: str
+    dashes: tuple[int, ...] | str
+
+
+LOOKS: Mapping[str, Look] = MappingProxyType(
+    {
+        "none": Look("unpruned", (0.15, 0.15, 0.15), "_", ""),
+        "blind": Look("no visual token", (0.45, 0.45, 0.45), "x", (1, 2)),
+        "random": Look("random", GREY, "P", (1, 1)),
+        "uniform": Look("uniform grid", BROWN, "p", (2, 1)),
+        "oracle": Look("oracle", GREEN, "*", (6, 2)),
+        "cls": Look("[CLS] top-k", SKY, "v", (4, 1)),
+        "fastv": Look("FastV", ORANGE, "s", (3, 1, 1, 1)),
+        "desap": Look("DeSAP", BLUE, "o", ""),
+        "adaptprune": Look("AdaptPrune", PURPLE, "D", (5, 1)),
+    }
+)
+VERDICT_COLOURS: Mapping[str, tuple[float, float, float]] = MappingProxyType(
+    dict(zip(VERDICTS, (GREEN, SKY, ORANGE, YELLOW, (0.8, 0.8, 0.8)), strict=True))
+)
+
+
+def theme() -> None:
+    """Set the one look of all figures; call it once in a notebook."""
+    sns.set_theme(context="paper", style="ticks", palette="colorblind")
+    mpl.rcParams.update(
+        {
+            "font.size": FONT,
+            "axes.labelsize": FONT,
+            "axes.titlesize": FONT + 1,
+            "xtick.labelsize": FONT,
+            "ytick.labelsize": FONT,
+            "legend.fontsize": FONT,
+            "legend.title_fontsize": FONT,
+            "figure.dpi": 110,
+            "savefig.dpi": 160,
+            "svg.hashsalt": _SALT,
+            "svg.fonttype": "none",
+        }
+    )
+
+
+def look(arm: str) -> Look:
+    """Return the look of an arm; an ablation wears its method's, labelled with what it changes."""
+    name, _, changed = arm.partition("/")
+    if name not in LOOKS:
+        raise ValueError(f"method {name!r} has no look; known: {', '.join(LOOKS)}")
+    return LOOKS[name]._replace(label=f"{LOOKS[name].label}, {changed}") if changed else LOOKS[name]
+
+
+def save(figure: Figure, name: str, frame: pd.DataFrame, folder: Path | str = FIGURES) -> Path:
+    """Write a figure as PNG and SVG and its numbers as CSV; the same input gives the same SVG bytes.
+
+    Parameters
+    ----------
+    figure
+        What to save.
+    name
+        File stem: claim id, underscore, slug.
+    frame
+        The plotted numbers.
+    folder
+        Where to; of a live run `lib.paths.places(output).figures`.
+
+    Returns
+    -------
+    Path
+        The PNG file.
+    """
+    if not name or not set(name) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"):
+        raise ValueError(f"name must be letters, digits, - and _, got {name!r}")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with mpl.rc_context({"svg.hashsalt": _SALT}):
+        figure.savefig(folder / f"{name}.svg", metadata={"Date": None}, bbox_inches="tight")
+    figure.savefig(folder / f"{name}.png", metadata={"Software": None}, bbox_inches="tight")
+    frame.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n", float_format="%.6g")
+    return folder / f"{name}.png"

@@ -1,0 +1,122 @@
+"""Write the verdict table: into README.md between its markers, or to the terminal at the end of a run."""
+
+import argparse
+import sys
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from lib.paths import CLAIMS, README, ROOT
+from lib.study.claims import VERDICTS, read_claims
+
+BEGIN, END = "<!-- verdicts:begin -->", "<!-- verdicts:end -->"
+NOT_RUN = "not run yet"
+
+
+def verdict_table(claims: pd.DataFrame) -> str:
+    """Return the register as a Markdown table: every verdict in the same type, links to the notebooks."""
+    lines = [
+        "| id | claim | published | verdict | estimate [95 % interval] | n | tier |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in claims.to_dict("records"):
+        cells = (
+            f"[{row['id']}](notebooks/{row['notebook']}.ipynb)",
+            row["claim"],
+            row["published"],
+            row["verdict"] or NOT_RUN,
+            _numbers(row),
+            row["n"],
+            row["tier"],
+        )
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join([tally(claims), "", *lines])
+
+
+def _numbers(row: dict[str, str]) -> str:
+    if not row["estimate"]:
+        return ""
+    if row["low"] == row["high"]:  # arithmetic and identities have no interval
+        return row["estimate"]
+    return f"{row['estimate']} [{row['low']}, {row['high']}]"
+
+
+def tally(claims: pd.DataFrame) -> str:
+    """Return one sentence with the number of claims under each verdict."""
+    counts = claims["verdict"].value_counts()
+    parts = [f"{counts[verdict]} {verdict}" for verdict in VERDICTS if verdict in counts]
+    if "" in counts:
+        parts.append(f"{counts['']} {NOT_RUN}")
+    return f"{len(claims)} claims: {', '.join(parts)}."
+
+
+def with_table(text: str, table: str) -> str:
+    """Return README text with the table between the markers.
+
+    Raises
+    ------
+    ValueError
+        When a marker is missing or occurs twice.
+    """
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        raise ValueError(f"README.md needs {BEGIN} and then {END}, once each")
+    before, after = text.split(BEGIN)[0], text.split(END)[1]
+    return f"{before}{BEGIN}\n{table}\n{END}{after}"
+
+
+def write_readme(claims: Path | str = CLAIMS, readme: Path | str = README) -> bool:
+    """Write the table of a register into a README; return whether it changed."""
+    readme = Path(readme)
+    old = readme.read_text(encoding="utf-8")
+    new = with_table(old, verdict_table(read_claims(claims)))
+    if new != old:
+        readme.write_text(new, encoding="utf-8")
+    return new != old
+
+
+def printed(claims: pd.DataFrame, width: int = 60) -> str:
+    """Return the register as plain text for a terminal."""
+    lines = [f"{'id':<5} {'verdict':<18} {'estimate [95 % interval]':<28} {'n':>5}  claim"]
+    for row in claims.to_dict("records"):
+        said = textwrap.shorten(row["claim"], width, placeholder=" ...")
+        verdict = row["verdict"] or NOT_RUN
+        lines.append(f"{row['id']:<5} {verdict:<18} {_numbers(row):<28} {row['n']:>5}  {said}")
+    return "\n".join([*lines, "", tally(claims)])
+
+
+def show(folder: Path) -> str:
+    """Return the verdicts of a run and where its outputs lie."""
+    places = {"verdicts": "claims.csv", "figures": "figures", "tables": "tables", "records": "records"}
+    places["executed notebooks"] = "notebooks"
+    lines = [printed(read_claims(folder / "claims.csv")), ""]
+    for what, name in places.items():
+        if (folder / name).exists():
+            path = (folder / name).resolve()
+            lines.append(f"{what:<19}{path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write or show the verdict table; return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m lib.study.readme", description=__doc__)
+    chosen = parser.add_mutually_exclusive_group(required=True)
+    chosen.add_argument("--write", action="store_true", help="write the committed verdicts into README.md")
+    chosen.add_argument(
+        "--show", type=Path, metavar="FOLDER", help="print the verdicts of a run's output folder"
+    )
+    given = parser.parse_args(arguments)
+    try:
+        if given.write:
+            print("README.md written" if write_readme() else "README.md was up to date")
+        else:
+            print(show(given.show))
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,98 @@
+"""Turn per-question records into the tables that figures, claims and readers use."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from lib.study.stats import Interval, mean_interval
+
+COLUMNS = ("model", "method", "keep", "suite", "n", "accuracy", "low", "high")
+ALL = "all"  # the mean over suites, each suite weighing the same
+
+
+def per_question(records: pd.DataFrame) -> pd.DataFrame:
+    """Average the seeds of an arm, so that each arm has one row a question.
+
+    Seeds and questions are different sources of spread: intervals here are over questions (by image) only.
+    """
+    keys = ["model", "arm", "keep", "suite", "question_id", "image_id"]
+    return records.groupby(keys, as_index=False, sort=True, observed=True)["correct"].mean()
+
+
+def suite_weights(suites: pd.Series) -> pd.Series:
+    """Weigh questions so that every suite counts the same, however many questions it has."""
+    return 1.0 / suites.map(suites.value_counts())
+
+
+def _row(group: pd.DataFrame, weights: pd.Series | None, seed: int) -> Interval:
+    # to_numpy: the interval code is numpy only, and pandas string columns compare slowly there
+    return mean_interval(
+        group["correct"].to_numpy(),
+        group["image_id"].astype("category").cat.codes.to_numpy(),
+        seed,
+        weights=None if weights is None else weights.to_numpy(),
+    )
+
+
+def accuracy_table(records: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """Aggregate records to one row a model, arm, budget and suite.
+
+    Parameters
+    ----------
+    records
+        Rows as in `lib.study.records.ACCURACY`.
+    seed
+        Of the bootstrap.
+
+    Returns
+    -------
+    DataFrame
+        Columns `COLUMNS`; `method` holds the arm label; suite "all" is the mean over suites. Sorted; numbers
+        rounded to four places, so that a diff reads well.
+    """
+    rows = []
+    for (model, arm, keep), arm_rows in per_question(records).groupby(
+        ["model", "arm", "keep"], observed=True
+    ):
+        parts = [(suite, part, None) for suite, part in arm_rows.groupby("suite", observed=True)]
+        parts.append((ALL, arm_rows, suite_weights(arm_rows["suite"])))
+        for suite, part, weights in parts:
+            found = _row(part, weights, seed)
+            rows.append((model, arm, keep, suite, found.n, found.estimate, found.low, found.high))
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    return table.sort_values(list(COLUMNS[:4]), ignore_index=True).round({"accuracy": 4, "low": 4, "high": 4})
+
+
+def retention(table: pd.DataFrame) -> pd.DataFrame:
+    """Divide each accuracy by the unpruned one of its model and suite.
+
+    Returns
+    -------
+    DataFrame
+        model, method, keep, suite, retention. For suite "all" it is the mean of the suites' ratios, which is
+        how both papers average, not the ratio of means.
+
+    Raises
+    ------
+    ValueError
+        When a model has no unpruned row to divide by.
+    """
+    keys = ["model", "suite"]
+    full = table.loc[table["method"] == "none", [*keys, "accuracy"]].rename(columns={"accuracy": "full"})
+    merged = table[table["suite"] != ALL].merge(full, on=keys, how="left")
+    if merged["full"].isna().any():
+        lacking = merged.loc[merged["full"].isna(), keys].iloc[0].to_dict()
+        raise ValueError(f"table has no unpruned row (method none) for {lacking}")
+    merged["retention"] = merged["accuracy"] / merged["full"]
+    arms = ["model", "method", "keep"]
+    mean = merged.groupby(arms, as_index=False)["retention"].mean().assign(suite=ALL)
+    columns = [*arms, "suite", "retention"]
+    return pd.concat([merged[columns], mean[columns]]).sort_values(columns[:4], ignore_index=True).round(4)
+
+
+def write_table(table: pd.DataFrame, path: Path | str) -> Path:
+    """Write a CSV table with Unix line ends, the same bytes on every system."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(path, index=False, lineterminator="\n")
+    return path

@@ -1,0 +1,246 @@
+"""Training of the embedded model's CLIP: contrast of image and caption, with a captioner beside it.
+
+The tower learns from pictures and captions alone; evidence boxes never reach it. The captioner (after CoCa, arXiv
+2205.01917) reads the layer whose features the language model gets; it is thrown away afterwards.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm.auto import tqdm
+
+from lib.models import embedded
+from lib.models.embedded import END, PAD, START, Sizes
+from lib.study.questions import caption
+from lib.study.scenes import BADGE, CARD, CELL, OBJECT, PATCH, Layout, generate
+
+_CELL_TOKENS = CELL // PATCH
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """One stretch of the curriculum: which layouts (with their share of the batch), how long, how fast."""
+
+    steps: int
+    batch: int
+    rate: float  # peak learning rate
+    layouts: tuple[tuple[float, Layout], ...]
+    grey: float = 0.25  # share of the batches in greyscale with the colour words dropped
+    caption_weight: float = 1.0
+
+
+def curriculum(scale: float = 1.0) -> tuple[Phase, ...]:
+    """Single items, then four cells, then whole scenes. Small pictures cost a tenth, so shape is learned there."""
+    one = ((0.64, Layout(cells=1, objects=1, cards=0, badges=0)), (0.30, Layout(cells=1, objects=0, cards=1, badges=0)),
+           (0.06, Layout(cells=1, objects=0, cards=0, badges=1)))  # fmt: skip
+    four = ((0.5, Layout(cells=2, objects=2, cards=1, badges=0)), (0.5, Layout(cells=2, objects=2, cards=1, badges=1)))
+    steps = [max(1, round(scale * n)) for n in (900, 750, 650)]
+    return (
+        Phase(steps=steps[0], batch=256, rate=1e-3, layouts=one),
+        Phase(steps=steps[1], batch=128, rate=8e-4, layouts=four),
+        Phase(steps=steps[2], batch=64, rate=6e-4, layouts=((1.0, Layout()),)),
+    )
+
+
+class Captioner(nn.Module):
+    """Next-word prediction from patch features `[B,N,D]`; used in training only."""
+
+    def __init__(self, vocab: int, width: int, layers: int = 2) -> None:
+        super().__init__()
+        self.words = nn.Embedding(vocab, width)
+        self.places = nn.Parameter(0.02 * torch.randn(80, width))
+        layer = nn.TransformerDecoderLayer(width, 4, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True)
+        self.decoder = nn.TransformerDecoder(layer, layers, nn.LayerNorm(width))
+        self.memory = nn.LayerNorm(width)
+        self.head = nn.Linear(width, vocab)
+
+    def forward(self, ids: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+        """Mean cross-entropy of `ids [B,T]` (start .. end, padded) given the features."""
+        x, y = ids[:, :-1], ids[:, 1:]
+        length = x.shape[1]
+        hidden = self.words(x) + self.places[:length]
+        causal = torch.ones(length, length, dtype=torch.bool).triu(1)
+        out = self.decoder(hidden, self.memory(features), tgt_mask=causal)
+        return nn.functional.cross_entropy(self.head(out).flatten(0, 1), y.flatten(), ignore_index=PAD)
+
+
+def tower_states(vision, pixels: torch.Tensor, corner: torch.Tensor | None = None) -> list[torch.Tensor]:
+    """Hidden states before each layer and after the last, `[B,1+n,D]` each.
+
+    `corner [B,2]` places a picture smaller than the tower's on its position table (row, column of its first patch).
+    """
+    side = vision.config.image_size // vision.config.patch_size
+    patches = vision.embeddings.patch_embedding(pixels).permute(0, 2, 3, 1)
+    rows, columns = patches.shape[1:3]
+    if corner is None:
+        corner = torch.zeros(len(pixels), 2, dtype=torch.long)
+    row = (corner[:, :1] + torch.arange(rows))[:, :, None]
+    column = (corner[:, 1:] + torch.arange(columns))[:, None, :]
+    table = vision.embeddings.position_embedding.weight
+    patches = patches.flatten(1, 2) + table[1 + (row * side + column).flatten(1)]
+    start = (vision.embeddings.class_embedding + table[0]).expand(len(pixels), 1, -1)
+    states = [vision.pre_layrnorm(torch.cat([start, patches], 1))]
+    for layer in vision.encoder.layers:
+        states.append(layer(states[-1], attention_mask=None))
+    return states
+
+
+def encode(texts: list[str], vocab: dict[str, int]) -> torch.Tensor:
+    """Token ids `[B,T]` with start and end, right padded."""
+    rows = [[START, *(vocab[word] for word in text.split()), END] for text in texts]
+    out = torch.full((len(rows), max(map(len, rows))), PAD)
+    for index, row in enumerate(rows):
+        out[index, : len(row)] = torch.tensor(row)
+    return out
+
+
+def contrast(clip, image: torch.Tensor, text: torch.Tensor, captions: list[str]) -> torch.Tensor:
+    """Symmetric InfoNCE over `[B,E]` embeddings; equal captions of other pictures are no negatives."""
+    image = nn.functional.normalize(image, dim=-1)
+    text = nn.functional.normalize(text, dim=-1)
+    logits = clip.logit_scale.clamp(max=math.log(100.0)).exp() * image @ text.T
+    names = {name: index for index, name in enumerate(dict.fromkeys(captions))}
+    code = torch.tensor([names[name] for name in captions])
+    twin = (code[:, None] == code[None]) & ~torch.eye(len(captions), dtype=torch.bool)
+    logits = logits.masked_fill(twin, -1e4)
+    label = torch.arange(len(captions))
+    return 0.5 * (nn.functional.cross_entropy(logits, label) + nn.functional.cross_entropy(logits.T, label))
+
+
+def draw_batch(rng: np.random.Generator, phase: Phase, size: int | None = None, split: str = "train"):
+    """Pixels `[B,3,P,P]`, captions for the contrast, captions of everything for the captioner."""
+    size = size or phase.batch
+    colored = rng.random() >= phase.grey
+    images, short, full = [], [], []
+    for share, layout in phase.layouts:
+        scenes = generate(rng, max(1, round(share * size)), layout, split)
+        images.append(scenes.images)
+        for row in range(len(scenes.images)):
+            short.append(caption(scenes, row, rng, colored))
+            full.append(caption(scenes, row, rng, colored, everything=True))
+    pixels = embedded.pixels(np.concatenate(images))
+    if not colored:
+        pixels = pixels.mean(1, keepdim=True).expand(-1, 3, -1, -1).contiguous()
+    return pixels, short, full
+
+
+def tower_loss(clip, captioner, vocab, rng, phase: Phase):
+    """One batch: total loss and its two parts."""
+    pixels, short, full = draw_batch(rng, phase)
+    side = clip.config.vision_config.image_size // clip.config.vision_config.patch_size
+    room = side - pixels.shape[-1] // PATCH
+    corner = torch.from_numpy(rng.integers(0, room + 1, (len(pixels), 2)))
+    states = tower_states(clip.vision_model, pixels, corner)
+    image = clip.visual_projection(clip.vision_model.post_layernorm(states[-1][:, 0]))
+    ids = encode(short, vocab)
+    text = clip.text_projection(clip.text_model(ids, attention_mask=(ids != PAD).long()).pooler_output)
+    matched = contrast(clip, image, text, short)
+    told = captioner(encode(full, vocab), states[-2][:, 1:])
+    return matched + phase.caption_weight * told, matched.item(), told.item()
+
+
+def train_tower(folder: Path, vocab: dict[str, int], sizes: Sizes, phases=None, seed: int = 0, every: int = 100):
+    """Train and return the CLIP; a checkpoint in `folder` is resumed, the curve is appended to `tower.jsonl`."""
+    phases = phases or curriculum()
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(seed)
+    clip, captioner = embedded.clip_model(sizes, len(vocab)), Captioner(len(vocab), sizes.vision_width)
+    clip.vision_model.embeddings.class_embedding.data.mul_(0.02)
+    parameters = [*clip.parameters(), *captioner.parameters()]
+    decay = [p for p in parameters if p.ndim > 1]
+    plain = [p for p in parameters if p.ndim <= 1]
+    optimizer = torch.optim.AdamW(
+        [{"params": decay, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}], betas=(0.9, 0.98)
+    )
+    total = sum(phase.steps for phase in phases)
+    file, step = folder / "tower.pt", 0
+    if file.exists():
+        state = torch.load(file, weights_only=True)
+        clip.load_state_dict(state["clip"])
+        captioner.load_state_dict(state["captioner"])
+        optimizer.load_state_dict(state["optimizer"])
+        step = state["step"]
+    bar, started = tqdm(total=total, initial=step, desc="tower", mininterval=5), time.time()
+    recent: list[tuple[float, float]] = []
+    while step < total:
+        phase, inside = _phase_at(phases, step)
+        rate = phase.rate * min(1.0, (inside + 1) / 100) * (0.1 + 0.9 * _cosine(inside / phase.steps))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        rng = np.random.default_rng([seed, step])  # the batch depends on the step alone, so a resumed run is the same
+        loss, matched, told = tower_loss(clip, captioner, vocab, rng, phase)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        step += 1
+        bar.update()
+        recent.append((matched, told))
+        if step % every == 0 or step == total:
+            mean = np.mean(recent, 0)
+            line = {"step": step, "contrast": round(float(mean[0]), 4), "caption": round(float(mean[1]), 4)}
+            line |= {"rate": rate, "seconds": round(time.time() - started, 1)}
+            bar.set_postfix(contrast=line["contrast"], caption=line["caption"])
+            with (folder / "tower.jsonl").open("a") as log:
+                log.write(json.dumps(line) + "\n")
+            recent = []
+        if step % (5 * every) == 0 or step == total:
+            weights = {"clip": clip.state_dict(), "captioner": captioner.state_dict()}
+            torch.save({**weights, "optimizer": optimizer.state_dict(), "step": step}, file)
+    bar.close()
+    (folder / "tower.json").write_text(
+        json.dumps({"seed": seed, "phases": [asdict(phase) for phase in phases]}, indent=1)
+    )
+    return clip.eval()
+
+
+def _phase_at(phases, step: int) -> tuple[Phase, int]:
+    for phase in phases:
+        if step < phase.steps:
+            return phase, step
+        step -= phase.steps
+    raise ValueError(f"step {step} lies behind the last phase")
+
+
+def _cosine(share: float) -> float:
+    return 0.5 * (1 + math.cos(math.pi * share))
+
+
+@torch.no_grad()
+def probe(vision, scenes_train, scenes_test, layer: int = -2) -> dict[str, float]:
+    """Accuracy of linear probes for every attribute at the patch in the middle of its item, on unseen pictures."""
+    from sklearn.linear_model import LogisticRegression
+
+    sets = {}
+    for part, scenes in (("train", scenes_train), ("test", scenes_test)):
+        states = [
+            tower_states(vision, embedded.pixels(scenes.images[i : i + 100]))[layer][:, 1:]
+            for i in range(0, len(scenes.images), 100)
+        ]
+        features = torch.cat(states).numpy()
+        middle = scenes.box.reshape(*scenes.kind.shape, 2, 2).mean(2).astype(int) // PATCH  # column, row
+        patch = middle[..., 1] * scenes.layout.grid[1] + middle[..., 0]
+        at = np.take_along_axis(features, patch[..., None], 1)
+        objects, cards, badges = (scenes.kind == kind for kind in (OBJECT, CARD, BADGE))
+        sets[part] = {
+            "shape": (at[objects], scenes.shape[objects]),
+            "color": (at[objects], scenes.color[objects]),
+            "digit": (at[cards], scenes.value[cards]),
+            "badge": (at[badges], scenes.value[badges]),
+            "background": (features.mean(1), scenes.background),
+        }
+    result = {}
+    for name, (x, y) in sets["train"].items():
+        mean, scale = x.mean(0), x.std(0) + 1e-6
+        model = LogisticRegression(max_iter=300, C=1.0).fit((x - mean) / scale, y)
+        x, y = sets["test"][name]
+        result[name] = float(model.score((x - mean) / scale, y))
+    return result

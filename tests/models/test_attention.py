@@ -1,0 +1,83 @@
+"""The probe against the weights that eager attention reports, and the row formula against softmax."""
+
+import pytest
+import torch
+
+from lib.models.attention import attention_row, probe
+
+
+def rows_of(model, module, inputs, rows):
+    found = []
+    with probe(module, lambda sight: found.append(sight.row(rows))), torch.no_grad():
+        logits = model(**inputs).logits
+    return found[0], logits
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("layer", [0, 3])
+def test_decoder_row_equals_eager_weights(any_model, tiny, side, layer):
+    inputs = tiny.inputs((5, 2), side)
+    real = inputs["attention_mask"]
+    last = (real * torch.arange(real.shape[1])).argmax(1)
+    row, logits = rows_of(any_model, any_model.model.language_model.layers[layer].self_attn, inputs, last)
+    eager = tiny.model(attention="eager")
+    eager.load_state_dict(any_model.state_dict())
+    with torch.no_grad():
+        weights = eager(**inputs, output_attentions=True).attentions[layer]
+        plain = any_model(**inputs).logits
+    expected = weights[torch.arange(2), :, last]
+    torch.testing.assert_close(row, expected, atol=2e-6, rtol=0)
+    assert torch.equal(logits, plain)
+
+
+@pytest.mark.parametrize("layer", [-1, -2])
+def test_vision_class_row_equals_eager_weights(any_model, tiny, layer):
+    inputs = tiny.inputs((3, 3))
+    row, _ = rows_of(any_model, any_model.model.vision_tower.encoder.layers[layer].self_attn, inputs, 0)
+    eager = tiny.model(attention="eager")
+    eager.load_state_dict(any_model.state_dict())
+    with torch.no_grad():
+        weights = eager.model.vision_tower(inputs["pixel_values"], output_attentions=True).attentions[layer]
+    torch.testing.assert_close(row, weights[:, :, 0], atol=2e-6, rtol=0)
+
+
+def test_causal_is_applied_when_there_is_no_mask():
+    query, key = torch.randn(2, 4, 3, 8), torch.randn(2, 2, 5, 8)
+    row = attention_row(query, key, None, 0.3, torch.tensor([0, 2]), causal=True)
+    assert row.shape == (2, 4, 5) and row.dtype == torch.float32
+    assert torch.equal(row[0, :, 3:], torch.zeros(4, 2)) and (row[1] > 0).all()
+    expected = (query[0, 3, 0] @ key[0, 1, :3].T * 0.3).softmax(-1)
+    torch.testing.assert_close(row[0, 3, :3], expected)
+
+
+def test_mask_forms_agree():
+    query, key = torch.randn(2, 2, 4, 8), torch.randn(2, 2, 4, 8)
+    flat = torch.tensor([[0, 1, 1, 1], [1, 1, 1, 1]])
+    seen = torch.ones(4, 4).tril().bool() & flat[:, None, None].bool()
+    additive = torch.zeros(2, 1, 4, 4).masked_fill(~seen, torch.finfo(torch.float32).min)
+    rows = [attention_row(query, key, mask, 0.4, 2, causal=True) for mask in (flat, seen, additive)]
+    torch.testing.assert_close(rows[0], rows[1])
+    torch.testing.assert_close(rows[0], rows[2])
+
+
+def test_config_is_the_same_object_after_an_exception(model, tiny):
+    module = model.model.language_model.layers[1].self_attn
+    config = module.config
+
+    def fail(sight):
+        raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"), probe(module, fail):
+        model(**tiny.inputs())
+    assert module.config is config is model.model.language_model.config
+    assert config._attn_implementation == "sdpa" and not [key for key in vars(config) if "probe" in key]
+
+
+def test_second_probe_on_one_module_is_refused(model):
+    module = model.model.language_model.layers[1].self_attn
+    with (
+        probe(module, lambda sight: None),
+        pytest.raises(ValueError, match="LlamaAttention"),
+        probe(module, lambda sight: None),
+    ):
+        pass

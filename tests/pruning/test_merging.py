@@ -1,0 +1,92 @@
+"""Merging against its slow transcription."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lib.pruning.merging import average_into_kept
+from tests import oracles
+
+
+def example(seed: int, batch: int, tokens: int, count: int, width: int = 6):
+    generator = torch.Generator().manual_seed(seed)
+    features = torch.randn(batch, tokens, width, generator=generator)
+    kept = torch.stack(
+        [torch.randperm(tokens, generator=generator)[:count].sort().values for _ in range(batch)]
+    )
+    return features, kept
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10_000), tokens=st.integers(1, 20), data=st.data())
+def test_equals_the_transcription(seed, tokens, data):
+    count = data.draw(st.integers(1, tokens))
+    features, kept = example(seed, 2, tokens, count)
+    merged = average_into_kept(features, kept)
+    for row in range(2):
+        expected = oracles.average_into_kept(features[row].numpy(), kept[row].tolist())
+        np.testing.assert_allclose(merged[row], expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(average_into_kept(features[:1], kept[:1]), merged[:1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_keeping_everything_changes_no_bit(dtype):
+    features, kept = example(0, 2, 7, 7)
+    features = features.to(dtype)
+    assert torch.equal(average_into_kept(features, kept), features)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_low_precision_is_averaged_in_float32(dtype):
+    features, kept = example(1, 2, 12, 4)
+    features = features.to(dtype)
+    merged = average_into_kept(features, kept)
+    assert merged.dtype == dtype
+    assert torch.equal(merged, average_into_kept(features.float(), kept).to(dtype))
+
+
+def test_total_mass_is_kept():
+    features, kept = example(2, 1, 30, 1)
+    torch.testing.assert_close(average_into_kept(features, kept)[:, 0], features.mean(1))
+
+
+def test_ties_join_the_lower_kept_token_and_centres_stay_apart():
+    # All directions are equal: dropped tokens join the first kept one, the second stays its own centre.
+    features = torch.tensor([[[1.0], [2.0], [3.0], [6.0]]])
+    merged = average_into_kept(features, torch.tensor([[0, 3]]))
+    torch.testing.assert_close(merged, torch.tensor([[[2.0], [6.0]]]))
+
+
+def test_runs_on_meta_tensors():
+    features = torch.zeros(2, 9, 4, device="meta")
+    kept = torch.zeros(2, 3, dtype=torch.int64, device="meta")
+    assert average_into_kept(features, kept).shape == (2, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("kept", "message"),
+    [
+        (torch.tensor([[2, 1]]), "ascending and distinct"),
+        (torch.tensor([[1, 1]]), "ascending and distinct"),
+        (torch.tensor([[0, 4]]), r"kept must lie in 0\.\.3, got 0\.\.4"),
+        (torch.tensor([[-1, 2]]), r"kept must lie in 0\.\.3, got -1\.\.2"),
+        (torch.zeros(1, 0, dtype=torch.int64), "kept must have 1 to 4 positions a row, got 0"),
+        (torch.tensor([[0.0, 1.0]]), "kept must be int64, got torch.float32"),
+        (torch.tensor([0, 1]), "kept must have shape"),
+        (torch.tensor([[0], [1]]), r"kept must have shape \[B=1, k\], got \[2, 1\]"),
+    ],
+)
+def test_bad_positions_are_refused(kept, message):
+    with pytest.raises(ValueError, match=message):
+        average_into_kept(torch.rand(1, 4, 3), kept)
+
+
+def test_bad_features_are_refused():
+    with pytest.raises(ValueError, match="features must have shape"):
+        average_into_kept(torch.rand(4, 3), torch.tensor([[0]]))
+    with pytest.raises(ValueError, match="features must be finite"):
+        average_into_kept(torch.full((1, 4, 3), torch.nan), torch.tensor([[0]]))

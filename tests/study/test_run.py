@@ -1,0 +1,136 @@
+"""The notebook runner: what papermill lets pass is an error here."""
+
+import json
+
+import nbformat
+import pytest
+
+from lib.study import run as runner
+
+PARAMETERS = """source: str = "recorded"  # where numbers come from
+questions: int = 0
+share: float = 0.5
+fast: bool = False
+budgets: list[int] = [16, 32]
+"""
+
+
+def _notebook(path, *cells, parameters=PARAMETERS):
+    book = nbformat.v4.new_notebook()
+    book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    book.cells = [nbformat.v4.new_code_cell(source) for source in (parameters, *cells)]
+    book.cells[0].metadata["tags"] = ["parameters"]
+    nbformat.write(book, path)
+    return path
+
+
+@pytest.fixture
+def notebook(tmp_path):
+    return _notebook(tmp_path / "book.ipynb", "print(source, questions, share, fast, budgets)")
+
+
+def test_values_take_the_declared_types(notebook):
+    pairs = [("questions", "40"), ("share", "1e-1"), ("fast", "True"), ("source", "7")]
+    assert runner.resolve(notebook, pairs) == {"questions": 40, "share": 0.1, "fast": True, "source": "7"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("question", "4", "parameter 'question' is unknown to book.ipynb; known: source, questions"),
+        ("questions", "4.0", "parameter questions is int, got '4.0'"),
+        ("questions", "1_000", "parameter questions is int"),
+        ("share", "nan", "parameter share is float"),
+        ("fast", "true", "parameter fast is bool, got 'true'; write True or False"),
+        ("budgets", "16", "give lists in a file"),
+    ],
+)
+def test_a_wrong_word_stops_before_anything_runs(notebook, tmp_path, capsys, name, value, said):
+    out = tmp_path / "out.ipynb"
+    assert runner.main([str(notebook), str(out), "-p", name, value]) == 2
+    assert said in capsys.readouterr().err
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("questions: '4'", r"parameter questions is int, got '4' \(str\)"),
+        ("questions: true", r"parameter questions is int, got True \(bool\)"),
+        ("fast: 1", "parameter fast is bool"),
+        ("source: 1", "parameter source is str"),
+        ("sauce: live", "parameter 'sauce' is unknown"),
+        ("[1, 2]", "must hold names and values"),
+        ("a: b: c", "is not YAML"),
+        ("notebooks: {other: {}}", "has no notebook book; known: other"),
+    ],
+)
+def test_a_wrong_file_is_refused(notebook, tmp_path, text, said):
+    sweep = tmp_path / "sweep.yml"
+    sweep.write_text(text)
+    with pytest.raises(ValueError, match=said):
+        runner.resolve(notebook, file=sweep)
+
+
+def test_sweep_sections_and_the_command_line_win_in_order(notebook, tmp_path):
+    sweep = tmp_path / "sweep.yml"
+    sweep.write_text("all: {questions: 1, share: 1}\nnotebooks:\n  book: {questions: 2}\n")
+    assert runner.resolve(notebook, file=sweep) == {"questions": 2, "share": 1.0}
+    assert runner.resolve(notebook, [("questions", "3")], sweep)["questions"] == 3
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        ("x = 1 + y", "not a literal"),
+        ("x: int", "no plain assignment"),
+        ("import os", "no plain assignment"),
+        ("x: dict = {}", "has type dict"),
+        ("x = (", "not Python"),
+    ],
+)
+def test_a_parameters_cell_that_cannot_be_read(tmp_path, parameters, said):
+    with pytest.raises(ValueError, match=said):
+        runner.read_parameters(_notebook(tmp_path / "book.ipynb", parameters=parameters))
+
+
+def test_a_notebook_needs_one_tagged_cell(tmp_path):
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x = 1")])
+    nbformat.write(book, tmp_path / "book.ipynb")
+    with pytest.raises(ValueError, match="has 0 cells tagged 'parameters'"):
+        runner.read_parameters(tmp_path / "book.ipynb")
+    (tmp_path / "text.ipynb").write_text("no notebook")
+    for name, said in (("text.ipynb", "is not a notebook"), ("absent.ipynb", "does not exist")):
+        with pytest.raises(ValueError, match=said):
+            runner.read_parameters(tmp_path / name)
+
+
+@pytest.mark.filterwarnings(
+    "ignore:.*:DeprecationWarning", "ignore:.*:ResourceWarning"
+)  # of the kernel client
+def test_a_run_leaves_a_finished_notebook_with_its_identity(notebook, tmp_path, capsys):
+    out = tmp_path / "runs" / "out.ipynb"
+    assert runner.main([str(notebook), str(out), "-p", "questions", "5"]) == 0
+    finished = nbformat.read(out, as_version=4)
+    printed = [cell.outputs[0].text for cell in finished.cells if cell.cell_type == "code" and cell.outputs]
+    assert printed == ["recorded 5 0.5 False [16, 32]\n"]
+    told = finished.metadata["study_run"]
+    assert told["parameters"]["questions"] == 5
+    assert told["parameters"]["source"] == "recorded"
+    assert len(told["notebook_sha256"]) == len(told["lib_sha256"]) == 64
+    assert json.loads(capsys.readouterr().out.splitlines()[0])["notebook"] == "book.ipynb"
+    assert [path.name for path in out.parent.iterdir()] == ["out.ipynb"]
+
+
+@pytest.mark.filterwarnings(
+    "ignore:.*:DeprecationWarning", "ignore:.*:ResourceWarning"
+)  # of the kernel client
+def test_a_failed_run_leaves_nothing_that_looks_finished(tmp_path, capsys):
+    notebook = _notebook(tmp_path / "book.ipynb", "raise RuntimeError('broken on purpose')")
+    out = tmp_path / "out.ipynb"
+    out.write_text("an older run")
+    assert runner.main([str(notebook), str(out)]) == 1
+    assert "RuntimeError: broken on purpose" in capsys.readouterr().err
+    assert not out.exists()
+    assert (tmp_path / "out.failed.ipynb").exists()
+    assert runner.main([str(notebook), str(notebook)]) == 2
