@@ -104,7 +104,7 @@ def _require(config, tower_class: str, family: Family) -> None:
     """Refuse a variant of a known class that the executor would read wrongly."""
     if tower_class != family.tower_class:
         raise ValueError(
-            f"vision tower is a {tower_class}; only {family.tower_class} is accepted, whose [CLS] token is needed"
+            f"vision tower is a {tower_class}; only {family.tower_class} is accepted, for its [CLS] token"
         )
     strategy = config.vision_feature_select_strategy
     if strategy != "default":

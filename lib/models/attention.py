@@ -1,9 +1,9 @@
 """Attention weights of one query row, from one module, whatever kernel the model runs.
 
-Fast kernels never form the weights. Asking for `output_attentions=True` returns nothing under sdpa, and switching
-the whole model to eager changes its cost and its bits. A probe sits in the attention interface of a single module
-instead: it sees the queries and keys that the kernel sees (after rotary embedding and any norm) and then calls the
-kernel that was there before.
+Fast kernels never form the weights. Asking for `output_attentions=True` returns nothing under sdpa, and
+switching the whole model to eager changes its cost and its bits. A probe sits in the attention interface of
+a single module instead: it sees the queries and keys that the kernel sees (after rotary embedding and any
+norm) and then calls the kernel that was there before.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ class Sight:
     ----------
     query : [B, H, Q, d], after rotary embedding.
     key : [B, H or fewer, T, d]; fewer heads than queries means grouped keys.
-    mask : None, [B, T] of ones and zeros, bool [B, 1, Q, T] (True = visible) or an additive float of that shape.
+    mask : None, [B, T] of ones and zeros, bool [B, 1, Q, T] (True = visible) or an additive float of that
+        shape.
     scaling : factor of the dot products.
     causal : whether a query is blind to later keys even where the mask does not say so.
     """
@@ -76,8 +77,8 @@ ALL_ATTENTION_FUNCTIONS.register(NAME, _forward)
 def probe(module: nn.Module, callback: Callable[[Sight], None]) -> Iterator[None]:
     """Call `callback(sight)` whenever the attention module `module` runs; its output does not change.
 
-    Only this module's `config` is replaced, by a shallow copy, so masks and all other layers stay as they are. The
-    very same config object is back on exit.
+    Only this module's `config` is replaced, by a shallow copy, so masks and all other layers stay as they
+    are. The very same config object is back on exit.
 
     Raises
     ------

@@ -1,6 +1,7 @@
-"""The joint image-text space of CLIP: text tokens from its text tower, patches from a vision tower of the same kind.
+"""The joint image-text space of CLIP: text tokens from its text tower, patches from its vision tower.
 
-A LLaVA model ships CLIP's vision tower but neither its text tower nor the two projections; `ClipPair` holds those.
+A LLaVA model ships CLIP's vision tower but neither its text tower nor the two projections; `ClipPair` holds
+those.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class ClipPair:
     text_model, text_projection : text tower, and the map of its states to the joint space of width E.
     visual_projection : map of vision states to the joint space.
     tokenizer : the text tower's own.
-    fingerprint : weight of the paired vision tower's last layer norm, to recognise that tower; None = unknown.
+    fingerprint : weight of the paired vision tower's last layer norm, to recognise it; None = unknown.
     """
 
     text_model: nn.Module
@@ -65,7 +66,8 @@ class TextCues(NamedTuple):
     sentence : [B, E] the [EOS] token; the mean over segments for a text of several.
     valid : [B, T] bool, False = padding.
     special : [B, T] bool, True = start and end tokens.
-    importance : [B, T] float32, head mean of the attention that [EOS] of the same segment pays in the last layer.
+    importance : [B, T] float32, head mean of the attention that [EOS] of the same segment pays in the last
+        layer.
     """
 
     tokens: Tensor
@@ -90,7 +92,7 @@ def load(path_or_repo: str | Path, *, dtype: torch.dtype | None = None, device: 
 
 
 def check_pair(pair: ClipPair, tower: nn.Module) -> None:
-    """Refuse a pair that cannot project the states of `tower`; warn where it can but was trained with another tower.
+    """Refuse a pair that cannot project the states of `tower`; warn of one trained with another tower.
 
     Raises
     ------
@@ -117,9 +119,10 @@ def check_pair(pair: ClipPair, tower: nn.Module) -> None:
 def encode_text(pair: ClipPair, texts: Sequence[str]) -> TextCues:
     """Encode texts token by token.
 
-    A text that does not fit the tower is cut into segments of equal capacity. Each is encoded with start and end
-    tokens of its own; the tokens are joined and the sentence is the mean of the segments' [EOS]. That is our choice:
-    the papers do not say what they do. Texts are encoded one by one, so none depends on its batch mates.
+    A text that does not fit the tower is cut into segments of equal capacity. Each is encoded with start
+    and end tokens of its own; the tokens are joined and the sentence is the mean of the segments' [EOS].
+    That is our choice: the papers do not say what they do. Texts are encoded one by one, so none depends on
+    its batch mates.
 
     Raises
     ------
@@ -163,7 +166,7 @@ def _encode_one(pair: ClipPair, text: str) -> TextCues:
 
 
 def _segments(pair: ClipPair, text: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Token ids, start-or-end flags and the attention mask of the segments of one text, each [segments, L]."""
+    """Token ids, start-or-end flags and attention mask of the segments of one text, each [segments, L]."""
     if not isinstance(text, str) or not text.strip():
         raise ValueError(f"text must be a non-empty string, got {text!r}")
     words = pair.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
@@ -199,8 +202,9 @@ def patches(
     last_layer : last layer of a CLIP vision tower.
     residual : [B, 1 + N, D], the hidden state that enters it, [CLS] first.
     post_layernorm, visual_projection : applied to every token, as CLIP itself does to [CLS] alone.
-    kind : what is projected. "qk" is the attention output of the layer; "qq", "kk" and "vv" weight the values by
-        query-query, key-key or value-value products instead; "hidden" is the output of the whole layer.
+    kind : what is projected. "qk" is the attention output of the layer; "qq", "kk" and "vv" weight the
+        values by query-query, key-key or value-value products instead; "hidden" is the output of the whole
+        layer.
 
     Returns
     -------
@@ -208,15 +212,14 @@ def patches(
 
     Source
     ------
-    DeSAP (arXiv 2604.11240), section 3.2, Eq. 1 and section 4.1, Eq. 2. That the projection is preceded by the last
-    layer norm is ours, after ClearCLIP: the paper does not name the step.
+    DeSAP (arXiv 2604.11240), section 3.2, Eq. 1 and section 4.1, Eq. 2. That the projection is preceded by
+    the last layer norm is ours, after ClearCLIP: the paper does not name the step.
     """
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
     if kind == "hidden":
-        states = last_layer.forward(
-            residual, None
-        )  # not the call: hooks on the layer would take this for a second run
+        # Not the call: hooks on the layer would take this for a second run.
+        states = last_layer.forward(residual, None)
     else:
         states = _reweighted(last_layer, residual, kind)
     joint = visual_projection(post_layernorm(states).to(visual_projection.weight)).to(states.device).float()
@@ -224,7 +227,7 @@ def patches(
 
 
 def _reweighted(layer: nn.Module, residual: Tensor, kind: str) -> Tensor:
-    """Attention output [B, 1 + N, D] of `layer` with the weights softmax(a b^T / sqrt(d)), a and b named by `kind`."""
+    """Attention output [B, 1 + N, D] of `layer` under softmax(a b^T / sqrt(d)), a and b named by `kind`."""
     attention = layer.self_attn
     states = layer.layer_norm1(residual)
     batch, length, _ = states.shape

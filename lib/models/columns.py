@@ -1,7 +1,7 @@
 """Which columns of a sequence stay: index arithmetic on [B, S] tensors. Nothing here reads the device.
 
-Every row loses the same number of columns, so the short length is known without looking at the data and padding
-simply stays where it was. A kept sequence is described by `index` [B, S'], ascending.
+Every row loses the same number of columns, so the short length is known without looking at the data and
+padding simply stays where it was. A kept sequence is described by `index` [B, S'], ascending.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def visual_columns(visual: Tensor, tokens: int) -> Tensor:
-    """Columns of the first `tokens` True entries of each row of `visual` [B, S]; [B, tokens] int64, ascending."""
+    """Columns of the first `tokens` True entries in each row of `visual` [B, S], as [B, tokens] int64."""
     return (~visual).to(torch.uint8).argsort(dim=1, stable=True)[:, :tokens]
 
 
@@ -47,7 +47,8 @@ def put_back(states: Tensor, index: Tensor, length: int) -> Tensor:
 
 
 def renumber(positions: Tensor, index: Tensor) -> Tensor:
-    """Position ids [B or 1, S] of the columns `index` [B, n], each lowered by the number of columns dropped before it.
+    """Position ids [B or 1, S] of the columns `index` [B, n], each lowered by the number of columns dropped
+    before it.
 
     A prompt that was contiguous before is contiguous afterwards, and dropping nothing changes nothing.
     """
@@ -56,7 +57,7 @@ def renumber(positions: Tensor, index: Tensor) -> Tensor:
 
 
 def last_real(mask: Tensor | None, length: int) -> int | Tensor:
-    """Column of the last token that is not padding: one int without a mask, else [B] int64 from the [B, S] mask."""
+    """Column of the last token that is not padding: an int without a mask, else [B] from the [B, S] mask."""
     if mask is None:
         return length - 1
     return ((mask != 0).long() * torch.arange(length, device=mask.device)).argmax(dim=1)

@@ -1,15 +1,14 @@
 """The hooks that shorten the sequence while the model runs.
 
-Stage 0 drops tokens before the language model, stage K > 0 on entering its layer K. The visual columns leave the
-sequence for real: later layers compute and cache only what stays. Padding stays in place, so every row loses the same
-number of columns and lengths follow from shapes alone.
+Stage 0 drops tokens before the language model, stage K > 0 on entering its layer K. The visual columns
+leave the sequence for real: later layers compute and cache only what stays. Padding stays in place, so
+every row loses the same number of columns and lengths follow from shapes alone.
 """
 
 from __future__ import annotations
 
 import inspect
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -20,83 +19,9 @@ from transformers.masking_utils import create_causal_mask
 from lib.models.anatomy import Anatomy
 from lib.models.attention import Sight, probe
 from lib.models.columns import kept_columns, last_real, put_back, renumber, take, visual_columns
+from lib.models.record import RECORD, Call, Encoded, Record, Trace
 from lib.models.vision import Watch
 from lib.pruning.methods import Choice, Cues, Method, Needs
-
-RECORD = "_visual_token_record"
-
-
-@dataclass
-class Trace:
-    """What the latest prefill did.
-
-    Attributes
-    ----------
-    method, grid, layers : what runs, (rows, columns) of the visual tokens, number of decoder layers.
-    kept : per sample, ascending indices among its visual tokens.
-    scores : each cue's map [B, N] float32.
-    lengths : sequence length in each decoder layer at prefill, padding included.
-    """
-
-    method: Method
-    grid: tuple[int, int]
-    layers: int
-    kept: list[Tensor] = field(default_factory=list)
-    scores: dict[str, Tensor] = field(default_factory=dict)
-    lengths: list[int] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """The latest images: their cues, the stage-0 choice if there is one, and what the projector made of them."""
-
-    cues: dict[str, object]
-    choice: Choice | None
-    projected: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class Record:
-    """What a pruned cache must remember to go on.
-
-    `total` is the length of the whole prompt, `index` [B, S'] the columns that stay, `mask` [B, S'] their padding mask
-    or None, `layer` the first layer that holds the short sequence.
-    """
-
-    layer: int
-    positions: str
-    total: int
-    index: Tensor
-    mask: Tensor | None
-
-    @property
-    def dropped(self) -> int:
-        return self.total - self.index.shape[1]
-
-    def extend(self, mask: Tensor | None, whole: int) -> Tensor | None:
-        """Padding mask of the short sequence, given the mask [B, whole] of the prompt and all that followed."""
-        if mask is None and self.mask is None:
-            return None
-        short = self.mask if self.mask is not None else torch.ones_like(self.index)
-        tail = short.new_ones(short.shape[0], whole - self.total) if mask is None else mask[:, self.total :]
-        tail = tail.to(short.dtype)
-        return torch.cat([short, tail], dim=1)
-
-
-@dataclass
-class Call:
-    """One forward through the model, from its first hook to its last."""
-
-    input_ids: Tensor
-    mask: Tensor | None = None
-    prefill: bool = False
-    repeat: int = 1
-    visual: Tensor | None = None
-    genuine: Tensor | None = None
-    attention: Tensor | None = None
-    record: Record | None = None
-    short_mask: Tensor | None = None
-    layer_kwargs: dict = field(default_factory=dict)
 
 
 class Executor:
@@ -119,7 +44,7 @@ class Executor:
         if self.needs.attention:
             stack.enter_context(probe(parts.layers[layer - 1].self_attn, self._look))
 
-    # Images -----------------------------------------------------------------------------------------------------
+    # Images
 
     def _project(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         features = args[0]
@@ -147,7 +72,7 @@ class Executor:
             )
         return choice
 
-    # Sequence ---------------------------------------------------------------------------------------------------
+    # Sequence
 
     def _core(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
         bound = inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments
@@ -157,11 +82,8 @@ class Executor:
             )
         image = (bound.get("mm_encoder_outputs") or {}).get("image")
         cache = bound.get("past_key_values")
-        if (
-            (image is not None or bound.get("pixel_values") is not None)
-            and cache is not None
-            and cache.get_seq_length()
-        ):
+        images = image is not None or bound.get("pixel_values") is not None
+        if images and cache is not None and cache.get_seq_length():
             raise ValueError(
                 "past_key_values must be empty when images come in: later chunks cannot be pruned"
             )
@@ -207,7 +129,8 @@ class Executor:
         positions = kwargs.get("position_ids")
         positions = torch.arange(length, device=embeds.device)[None] if positions is None else positions
         place = take if self.method.positions == "original" else renumber
-        # Always an explicit mask: without one, and without a cache, gaps in the position ids read as packed sequences.
+        # Always an explicit mask: without one, and without a cache, gaps in the position ids read as packed
+        # sequences.
         short = call.record.mask if call.record.mask is not None else torch.ones_like(index)
         return kwargs | {
             "inputs_embeds": take(embeds, index),
@@ -228,9 +151,8 @@ class Executor:
         index = kept_columns(call.visual, kept.repeat_interleave(repeat, 0), self.anatomy.tokens)
         short = None if call.mask is None else take(call.mask, index)
         call.record = Record(method.layer, method.positions, total, index, short)
-        one = slice(
-            None, None, 1 if method.layer == 0 else call.repeat
-        )  # rows of a beam search are alike here
+        # A beam search has expanded the rows by layer K; at prefill those of one sample are still alike.
+        one = slice(None, None, call.repeat if method.layer else 1)
         self.trace.kept = list(kept.detach()[one])
         self.trace.scores = {name: scores.detach()[one] for name, scores in choice.scores.items()}
         self.trace.lengths = [total] * method.layer + [index.shape[1]] * (layers - method.layer)
@@ -285,8 +207,8 @@ class Executor:
                 wrong = int(positions.reshape(-1)[0]) != seen
         if wrong:
             raise ValueError(
-                f"past_key_values stand for {seen} columns and cannot take up this input of {new}: for a second turn "
-                "after layer 0, pass only the new input_ids with the mask of the whole conversation"
+                f"past_key_values stand for {seen} columns, which this input of {new} does not continue: for "
+                "a second turn after layer 0, pass only new input_ids and the mask of the whole conversation"
             )
 
     def _look(self, sight: Sight) -> None:
@@ -299,7 +221,8 @@ class Executor:
         if self.method.layer and number == self.method.layer:
             enter = self._select if call.prefill else self._step
             args = (enter(module, args[0], kwargs), *args[1:])
-        # Rotary embeddings are made by now; gaps in the ids themselves read as packed sequences to flash kernels.
+        # Rotary embeddings are made by now; gaps in the ids themselves read as packed sequences to flash
+        # kernels.
         return args, kwargs | call.layer_kwargs | {"position_ids": None}
 
     def _select(self, module: nn.Module, hidden: Tensor, kwargs: dict) -> Tensor:

@@ -1,4 +1,4 @@
-"""Loading checkpoints from this machine: what is missing or broken is said at once, and nothing is downloaded."""
+"""Loading checkpoints of this machine: what is missing or broken is said at once, nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -38,14 +38,16 @@ def load(
     Parameters
     ----------
     path_or_repo : folder, or the name of a repository in the local hub cache.
-    clip : folder, repository or `ClipPair` with the text side; None takes the checkpoint's own `clip/` if it has one.
+    clip : folder, repository or `ClipPair` with the text side; None takes the checkpoint's own `clip/` if
+        it has one.
     dtype : None keeps the stored one.
     device : where the model and the CLIP pair go.
 
     Raises
     ------
     OSError
-        If a file is missing or cut short. Found before anything is loaded; the message has the command to run.
+        If a file is missing or cut short. Found before anything is loaded; the message has the command to
+        run.
     ValueError
         If model and processor disagree on the number of visual tokens, the patch size or the image token.
     """
@@ -75,7 +77,8 @@ def locate(path_or_repo: str | Path) -> Path:
     Raises
     ------
     OSError
-        `FileNotFoundError` if there is nothing, or a file is missing; `OSError` if a weight file is cut short.
+        `FileNotFoundError` if there is nothing, or a file is missing; `OSError` if a weight file is cut
+        short.
     """
     folder = Path(path_or_repo)
     if folder.is_dir():
@@ -94,7 +97,7 @@ def locate(path_or_repo: str | Path) -> Path:
 
 
 def check_files(folder: Path, remedy: str) -> None:
-    """Refuse a folder without config.json, or with a weight file that is absent or shorter than its own header says."""
+    """Refuse a folder without config.json, or with a weight file that is absent or not as long as it says."""
     index = folder / "model.safetensors.index.json"
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"config.json is missing in {folder}; {remedy}")
@@ -112,9 +115,11 @@ def check_files(folder: Path, remedy: str) -> None:
 
 
 def _stated_size(path: Path) -> int | None:
-    """Size in bytes that the header of a safetensors file implies; None if the header itself is cut or broken.
+    """Size in bytes that the header of a safetensors file implies; None if the header itself is cut or
+    broken.
 
-    The file is: header length as 8 bytes little-endian, a JSON header with the offsets of every tensor, the data.
+    The file is: header length as 8 bytes little-endian, a JSON header with the offsets of every tensor, the
+    data.
     """
     with path.open("rb") as file:
         prefix = file.read(8)
@@ -155,9 +160,7 @@ def check_processor(model: PreTrainedModel, processor: ProcessorMixin) -> None:
     height, width = _image_size(processor.image_processor)
     if height is not None:
         grid = (height // processor.patch_size, width // processor.patch_size)
-        extra = (
-            processor.num_additional_image_tokens - 1
-        )  # the encoder's [CLS] is counted and taken off again
+        extra = processor.num_additional_image_tokens - 1  # the [CLS] that "default" takes off again
         pairs.append(("grid of patches", grid, (rows, columns)))
         pairs.append(("visual tokens of an image", grid[0] * grid[1] + extra, rows * columns))
     for name, theirs, ours in pairs:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from lib.models.anatomy import Anatomy
 from lib.models.clip import ClipPair, check_pair, encode_text, load
-from lib.models.executor import Executor, Trace
+from lib.models.executor import Executor
+from lib.models.record import Trace
 from lib.models.vision import Given, Watch
 from lib.pruning.methods import Method, Needs
 
@@ -27,17 +28,19 @@ def prune(
     clip: ClipPair | None = None,
     evidence: Tensor | None = None,
 ) -> Iterator[Trace]:
-    """Prune the visual tokens of everything `model` does inside the context: `forward`, `generate`, any batch size.
+    """Prune the visual tokens in everything `model` does inside the context, `generate` included.
 
-    Logits keep the shape of the whole prompt, zero where a column was dropped; labels may cover any column that stays.
-    Callers go on speaking of the whole prompt (its masks, its position ids). One context serves one batch of
-    questions, as `text` and `evidence` belong to its samples. A cache filled here is of no use outside.
+    Logits keep the shape of the whole prompt, zero where a column was dropped; labels may cover any column
+    that stays. Callers go on speaking of the whole prompt (its masks, its position ids). One context serves
+    one batch of questions, as `text` and `evidence` belong to its samples. A cache filled here is of no use
+    outside.
 
     Parameters
     ----------
-    model : of a class in `anatomy.FAMILIES`, one image a sample. Left as it was on exit, also after an exception.
-    method : `method.positions` "original" leaves each kept token its position id, and decoding goes on after the whole
-        prompt; "renumbered" gives contiguous ids, as if the prompt had been born short.
+    model : of a class in `anatomy.FAMILIES`, one image a sample. Left as it was on exit, also after an
+        exception.
+    method : `method.positions` "original" leaves each kept token its position id, and decoding goes on
+        after the whole prompt; "renumbered" gives contiguous ids, as if the prompt had been born short.
     text : the question of each sample; one string for a batch of one.
     clip : text side of the vision tower; None reads the folder `clip` of the model's checkpoint.
     evidence : [B, N] bool, the tokens that hold the answer, for oracles.
@@ -45,10 +48,10 @@ def prune(
     Raises
     ------
     ValueError
-        On entry: unknown model class, a context on the same model already open, bad layer, missing or empty text.
-        While running: rows without exactly one image, features encoded elsewhere, non-finite scores, and what would
-        be silently wrong: static caches, chunked prefill, images on a filled cache, a second turn through
-        `generate` on a cache that is short from layer 0 on.
+        On entry: unknown model class, a context on the same model already open, bad layer, missing or empty
+        text. While running: rows without exactly one image, features encoded elsewhere, non-finite scores,
+        and what would be silently wrong: static caches, chunked prefill, images on a filled cache, a second
+        turn through `generate` on a cache that is short from layer 0 on.
     """
     anatomy = Anatomy.of(model)
     hooks = anatomy.core._forward_pre_hooks.values()

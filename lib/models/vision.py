@@ -29,8 +29,8 @@ class Given:
 class Watch:
     """Hooks on the vision tower that collect the cues of the latest batch of images.
 
-    The tower is watched by itself because `generate` encodes the images before the language model is first called.
-    What was seen therefore lives until the tower starts again, and not until the end of a forward.
+    The tower is watched by itself because `generate` encodes the images before the language model is first
+    called. What was seen therefore lives until the tower starts again, and not until the end of a forward.
     """
 
     def __init__(self, anatomy: Anatomy, needs: Needs, given: Given) -> None:
@@ -57,7 +57,7 @@ class Watch:
 
     def _start(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
         self.saliency = self.residual = self.seeds = None
-        if getattr(self.needs, "seeds", False):
+        if self.needs.seeds:
             pixels = args[0] if args else kwargs["pixel_values"]
             self.seeds = row_seeds(pixels, self.given.text)
 
@@ -68,7 +68,9 @@ class Watch:
         self.residual = args[0] if args else kwargs["hidden_states"]
 
     def cues(self, features: Tensor) -> dict[str, object]:
-        """Every cue that needs no language model, as fields of `Cues`; `features` [B, N, D] enter the projector.
+        """Every cue that needs no language model, as fields of `Cues`.
+
+        `features` [B, N, D] are what enters the projector.
 
         Raises
         ------

@@ -30,6 +30,7 @@ class Needs:
     attention: bool = False  # attention of the last real prompt token in decoder layer `layer - 1`
     keys: str | None = None  # key projection at decoder layer `layer`: "raw" hidden state, or "normed"
     evidence: bool = False  # a per-sample evidence mask, given by the caller
+    seeds: bool = False  # one int a row, from that row's own content
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -70,6 +70,9 @@ class Random(Method):
         Method.__post_init__(self)
         check_integer("seed", self.seed)
 
+    def needs(self) -> Needs:
+        return Needs(seeds=True)
+
     def choose(self, cues: Cues) -> Choice:
         rows = self.see(cues, "seeds")
         if len(rows) != cues.batch:

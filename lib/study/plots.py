@@ -63,6 +63,31 @@ def _curve(ax: Axes, rows: pd.DataFrame, arm: str) -> None:
     )
 
 
+def _level(ax: Axes, row: pd.Series, arm: str) -> None:
+    """Draw an arm without a budget as a line over the whole width, its interval as a band."""
+    style = look(arm)
+    ax.axhspan(row["low"], row["high"], color=style.colour, alpha=0.10, linewidth=0)
+    dashes = "-" if arm == "none" else (0, (1, 2))
+    ax.axhline(row["accuracy"], color=style.colour, linestyle=dashes, linewidth=1.3, label=style.label)
+
+
+def _published(ax: Axes, published: pd.DataFrame) -> None:
+    _needs(published, "method", "keep", "accuracy")
+    hollow = {"facecolors": "none", "edgecolors": "0.5", "s": 45}
+    for method, points in published.groupby("method"):
+        marker = look(method).marker if method in LOOKS else "o"
+        ax.scatter(points["keep"], points["accuracy"], marker=marker, **hollow)
+    ax.scatter([], [], marker="o", label="published, other model", **hollow)
+
+
+def _budget_ticks(ax: Axes, budgets: pd.Series) -> None:
+    if len(budgets):
+        ticks = sorted(set(budgets))
+        ax.set_xscale("log", base=2)
+        ax.set_xticks(ticks, [str(budget) for budget in ticks])
+        ax.minorticks_off()
+
+
 def accuracy_curve(
     table: pd.DataFrame,
     suite: str = "all",
@@ -102,29 +127,12 @@ def accuracy_curve(
     for arm in [arm for arm in dict.fromkeys(wanted) if arm in present]:
         mine = rows[rows["method"] == arm].sort_values("keep")
         if arm in ("none", "blind"):
-            style, level = look(arm), mine.iloc[0]
-            ax.axhspan(level["low"], level["high"], color=style.colour, alpha=0.10, linewidth=0)
-            dashes = "-" if arm == "none" else (0, (1, 2))
-            ax.axhline(
-                level["accuracy"], color=style.colour, linestyle=dashes, linewidth=1.3, label=style.label
-            )
+            _level(ax, mine.iloc[0], arm)
         else:
             _curve(ax, mine, arm)
     if published is not None:
-        _needs(published, "method", "keep", "accuracy")
-        for method, points in published.groupby("method"):
-            marker = look(method).marker if method in LOOKS else "o"
-            ax.scatter(
-                points["keep"], points["accuracy"], marker=marker, facecolors="none", edgecolors="0.5", s=45
-            )
-        ax.scatter(
-            [], [], marker="o", facecolors="none", edgecolors="0.5", s=45, label="published, other model"
-        )
-    budgets = sorted(set(rows.loc[~rows["method"].isin(["none", "blind"]), "keep"]))
-    if budgets:
-        ax.set_xscale("log", base=2)
-        ax.set_xticks(budgets, [str(budget) for budget in budgets])
-        ax.minorticks_off()
+        _published(ax, published)
+    _budget_ticks(ax, rows.loc[~rows["method"].isin(["none", "blind"]), "keep"])
     ax.set(xlabel="visual tokens kept (log scale)", ylabel="accuracy (higher is better)")
     ax.set_title("all suites, equal weight" if suite == "all" else f"suite: {suite}")
     ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
@@ -211,6 +219,17 @@ def kept_overlay(
         veil[:, 3] = 0.72
         veil[kept, 3] = 0.0
         ax.imshow(veil.reshape(rows, columns, 4), extent=extent, interpolation="nearest")
+    _frames(ax, kept, columns, (wide, tall), boxes)
+    ax.set_title(title)
+    ax.set(xticks=[], yticks=[], xlim=(0, width), ylim=(height, 0))
+    return ax
+
+
+def _frames(
+    ax: Axes, kept: np.ndarray, columns: int, cell: tuple[float, float], boxes: Sequence | None
+) -> None:
+    """Frame the kept tokens black on white, and the evidence boxes with a dashed line."""
+    wide, tall = cell
     for index in kept:
         corner = (index % columns * wide, index // columns * tall)
         ax.add_patch(Rectangle(corner, wide, tall, fill=False, edgecolor="white", linewidth=1.6))
@@ -220,9 +239,6 @@ def kept_overlay(
         ax.add_patch(
             Rectangle(corner, *size, fill=False, edgecolor=ORANGE, linewidth=2.2, linestyle=(0, (3, 1)))
         )
-    ax.set_title(title)
-    ax.set(xticks=[], yticks=[], xlim=(0, width), ylim=(height, 0))
-    return ax
 
 
 def verdict_strip(claims: pd.DataFrame, ax: Axes | None = None) -> Axes:

@@ -141,7 +141,7 @@ def _exists(scenes: Scenes, row: int, rng: np.random.Generator) -> Question:
         chosen, answer = (color[pick], shape[pick]), "yes"
         near = (color == chosen[0]) & (shape == chosen[1])
     else:
-        absent = [(c, s) for c in range(6) for s in range(6) if (c, s) not in present]
+        absent = [(c, s) for c in range(len(COLORS)) for s in range(scenes.layout.shapes) if (c, s) not in present]
         crossed = [(c, s) for c, s in absent if c in color and s in shape]  # colour and shape there, apart
         pool = crossed if crossed and rng.random() < 0.5 else absent
         chosen, answer = pool[rng.integers(len(pool))], "no"

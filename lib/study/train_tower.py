@@ -1,7 +1,7 @@
-"""Training of the embedded model's CLIP: contrast of image and caption, with a captioner beside it.
+"""Training of the embedded model's CLIP: contrast of image and caption, with caption words beside it.
 
-The tower learns from pictures and captions alone; evidence boxes never reach it. The captioner (after CoCa, arXiv
-2205.01917) reads the layer whose features the language model gets; it is thrown away afterwards.
+The tower learns from pictures and captions alone; evidence boxes never reach it. A word head reads the layer whose
+features the language model gets; it is thrown away afterwards.
 """
 
 from __future__ import annotations
@@ -33,43 +33,43 @@ class Phase:
     batch: int
     rate: float  # peak learning rate
     layouts: tuple[tuple[float, Layout], ...]
-    grey: float = 0.25  # share of the batches in greyscale with the colour words dropped
-    caption_weight: float = 1.0
+    grey: float = 0.4  # share of the batches in greyscale with the colour words dropped
+    seen: float = 0.25  # share of the patches that the word head sees, so that each has to know its object
+    word_weight: float = 0.3
 
 
 def curriculum(scale: float = 1.0) -> tuple[Phase, ...]:
     """Single items, then four cells, then whole scenes. Small pictures cost a tenth, so shape is learned there."""
-    one = ((0.64, Layout(cells=1, objects=1, cards=0, badges=0)), (0.30, Layout(cells=1, objects=0, cards=1, badges=0)),
+    one = ((0.64, Layout(cells=1, objects=1, cards=0, badges=0, shapes=6)), (0.30, Layout(cells=1, objects=0, cards=1, badges=0)),
            (0.06, Layout(cells=1, objects=0, cards=0, badges=1)))  # fmt: skip
-    four = ((0.5, Layout(cells=2, objects=2, cards=1, badges=0)), (0.5, Layout(cells=2, objects=2, cards=1, badges=1)))
-    steps = [max(1, round(scale * n)) for n in (900, 750, 650)]
+    four = ((0.5, Layout(cells=2, objects=2, cards=1, badges=0, shapes=6)), (0.5, Layout(cells=2, objects=2, cards=1, badges=1, shapes=6)))
+    steps = [max(1, round(scale * n)) for n in (375, 250, 375)]
     return (
-        Phase(steps=steps[0], batch=256, rate=1e-3, layouts=one),
-        Phase(steps=steps[1], batch=128, rate=8e-4, layouts=four),
-        Phase(steps=steps[2], batch=64, rate=6e-4, layouts=((1.0, Layout()),)),
+        Phase(steps=steps[0], batch=256, rate=1.5e-3, layouts=one),
+        Phase(steps=steps[1], batch=128, rate=1e-3, layouts=four),
+        Phase(steps=steps[2], batch=64, rate=8e-4, layouts=((1.0, Layout()),)),
     )
 
 
-class Captioner(nn.Module):
-    """Next-word prediction from patch features `[B,N,D]`; used in training only."""
+class WordHead(nn.Module):
+    """Which words does the caption hold? Told from patch features `[B,n,D]`; used in training only.
 
-    def __init__(self, vocab: int, width: int, layers: int = 2) -> None:
+    Each patch votes for each word and the votes are pooled by log-sum-exp, so one patch that knows is enough. Words are
+    the caption's own, as in Joulin et al. (arXiv 1511.02251).
+    """
+
+    def __init__(self, vocab: int, width: int) -> None:
         super().__init__()
-        self.words = nn.Embedding(vocab, width)
-        self.places = nn.Parameter(0.02 * torch.randn(80, width))
-        layer = nn.TransformerDecoderLayer(width, 4, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True)
-        self.decoder = nn.TransformerDecoder(layer, layers, nn.LayerNorm(width))
-        self.memory = nn.LayerNorm(width)
-        self.head = nn.Linear(width, vocab)
+        self.norm = nn.LayerNorm(width)
+        self.votes = nn.Linear(width, vocab)
+        nn.init.constant_(self.votes.bias, -3.0)
 
     def forward(self, ids: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
-        """Mean cross-entropy of `ids [B,T]` (start .. end, padded) given the features."""
-        x, y = ids[:, :-1], ids[:, 1:]
-        length = x.shape[1]
-        hidden = self.words(x) + self.places[:length]
-        causal = torch.ones(length, length, dtype=torch.bool).triu(1)
-        out = self.decoder(hidden, self.memory(features), tgt_mask=causal)
-        return nn.functional.cross_entropy(self.head(out).flatten(0, 1), y.flatten(), ignore_index=PAD)
+        """Binary cross-entropy summed over the vocabulary, mean over pictures; `ids [B,T]` padded."""
+        said = self.votes(self.norm(features)).logsumexp(1)
+        there = torch.zeros_like(said).scatter_(1, ids, 1.0)
+        loss = nn.functional.binary_cross_entropy_with_logits(said, there, reduction="none")
+        return loss.sum(1).mean()
 
 
 def tower_states(vision, pixels: torch.Tensor, corner: torch.Tensor | None = None) -> list[torch.Tensor]:
@@ -116,7 +116,7 @@ def contrast(clip, image: torch.Tensor, text: torch.Tensor, captions: list[str])
 
 
 def draw_batch(rng: np.random.Generator, phase: Phase, size: int | None = None, split: str = "train"):
-    """Pixels `[B,3,P,P]`, captions for the contrast, captions of everything for the captioner."""
+    """Pixels `[B,3,P,P]`, captions for the contrast, captions of everything for the word head."""
     size = size or phase.batch
     colored = rng.random() >= phase.grey
     images, short, full = [], [], []
@@ -132,7 +132,15 @@ def draw_batch(rng: np.random.Generator, phase: Phase, size: int | None = None, 
     return pixels, short, full
 
 
-def tower_loss(clip, captioner, vocab, rng, phase: Phase):
+def some_patches(features: torch.Tensor, share: float, rng: np.random.Generator) -> torch.Tensor:
+    """A random share of the patches of each picture `[B,k,D]`, drawn without a look at the picture."""
+    batch, count, width = features.shape
+    keep = max(1, round(share * count))
+    chosen = torch.from_numpy(rng.random((batch, count)).argsort(1)[:, :keep])
+    return features.gather(1, chosen[..., None].expand(-1, -1, width))
+
+
+def tower_loss(clip, head, vocab, rng, phase: Phase):
     """One batch: total loss and its two parts."""
     pixels, short, full = draw_batch(rng, phase)
     side = clip.config.vision_config.image_size // clip.config.vision_config.patch_size
@@ -143,8 +151,8 @@ def tower_loss(clip, captioner, vocab, rng, phase: Phase):
     ids = encode(short, vocab)
     text = clip.text_projection(clip.text_model(ids, attention_mask=(ids != PAD).long()).pooler_output)
     matched = contrast(clip, image, text, short)
-    told = captioner(encode(full, vocab), states[-2][:, 1:])
-    return matched + phase.caption_weight * told, matched.item(), told.item()
+    told = head(encode(full, vocab), some_patches(states[-2][:, 1:], phase.seen, rng))
+    return matched + phase.word_weight * told, matched.item(), told.item()
 
 
 def train_tower(folder: Path, vocab: dict[str, int], sizes: Sizes, phases=None, seed: int = 0, every: int = 100):
@@ -152,9 +160,9 @@ def train_tower(folder: Path, vocab: dict[str, int], sizes: Sizes, phases=None, 
     phases = phases or curriculum()
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
-    clip, captioner = embedded.clip_model(sizes, len(vocab)), Captioner(len(vocab), sizes.vision_width)
-    clip.vision_model.embeddings.class_embedding.data.mul_(0.02)
-    parameters = [*clip.parameters(), *captioner.parameters()]
+    clip, head = embedded.clip_model(sizes, len(vocab)), WordHead(len(vocab), sizes.vision_width)
+    embedded.start_local(clip.vision_model)
+    parameters = [*clip.parameters(), *head.parameters()]
     decay = [p for p in parameters if p.ndim > 1]
     plain = [p for p in parameters if p.ndim <= 1]
     optimizer = torch.optim.AdamW(
@@ -165,18 +173,18 @@ def train_tower(folder: Path, vocab: dict[str, int], sizes: Sizes, phases=None, 
     if file.exists():
         state = torch.load(file, weights_only=True)
         clip.load_state_dict(state["clip"])
-        captioner.load_state_dict(state["captioner"])
+        head.load_state_dict(state["head"])
         optimizer.load_state_dict(state["optimizer"])
         step = state["step"]
     bar, started = tqdm(total=total, initial=step, desc="tower", mininterval=5), time.time()
     recent: list[tuple[float, float]] = []
     while step < total:
         phase, inside = _phase_at(phases, step)
-        rate = phase.rate * min(1.0, (inside + 1) / 100) * (0.1 + 0.9 * _cosine(inside / phase.steps))
+        rate = phase.rate * min(1.0, (inside + 1) / 50) * (0.1 + 0.9 * _cosine(inside / phase.steps))
         for group in optimizer.param_groups:
             group["lr"] = rate
         rng = np.random.default_rng([seed, step])  # the batch depends on the step alone, so a resumed run is the same
-        loss, matched, told = tower_loss(clip, captioner, vocab, rng, phase)
+        loss, matched, told = tower_loss(clip, head, vocab, rng, phase)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -186,14 +194,14 @@ def train_tower(folder: Path, vocab: dict[str, int], sizes: Sizes, phases=None, 
         recent.append((matched, told))
         if step % every == 0 or step == total:
             mean = np.mean(recent, 0)
-            line = {"step": step, "contrast": round(float(mean[0]), 4), "caption": round(float(mean[1]), 4)}
+            line = {"step": step, "contrast": round(float(mean[0]), 4), "words": round(float(mean[1]), 4)}
             line |= {"rate": rate, "seconds": round(time.time() - started, 1)}
-            bar.set_postfix(contrast=line["contrast"], caption=line["caption"])
+            bar.set_postfix(contrast=line["contrast"], words=line["words"])
             with (folder / "tower.jsonl").open("a") as log:
                 log.write(json.dumps(line) + "\n")
             recent = []
         if step % (5 * every) == 0 or step == total:
-            weights = {"clip": clip.state_dict(), "captioner": captioner.state_dict()}
+            weights = {"clip": clip.state_dict(), "head": head.state_dict()}
             torch.save({**weights, "optimizer": optimizer.state_dict(), "step": step}, file)
     bar.close()
     (folder / "tower.json").write_text(
@@ -240,7 +248,7 @@ def probe(vision, scenes_train, scenes_test, layer: int = -2) -> dict[str, float
     result = {}
     for name, (x, y) in sets["train"].items():
         mean, scale = x.mean(0), x.std(0) + 1e-6
-        model = LogisticRegression(max_iter=300, C=1.0).fit((x - mean) / scale, y)
+        model = LogisticRegression(max_iter=200, C=1.0).fit((x - mean) / scale, y)
         x, y = sets["test"][name]
         result[name] = float(model.score((x - mean) / scale, y))
     return result

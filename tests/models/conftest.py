@@ -1,4 +1,4 @@
-"""A LLaVA of the real classes, small enough for a test, with weights of unit scale so that wrong masks show."""
+"""A LLaVA of the real classes, small enough for a test, its weights of unit scale so that errors show."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from lib.models.clip import ClipPair
 from lib.pruning.methods import Choice, Needs
 
 IMAGE, PAD, VOCAB, LAYERS, SIDE = 63, 0, 64, 4, 4
-WORDS = "what color is the star how many dots are there ? a b c d e f g".split()
+WORDS = [*"what color is the star how many dots are there ?".split(), *"abcdefg"]  # noqa: SIM905
 
 
 def unit_scale(model, seed):
@@ -108,11 +108,13 @@ def build_tokenizer(special=("<pad>", "<s>", "<unk>", "</s>"), ends=True):
         single=template, special_tokens=[("<s>", vocab["<s>"]), ("</s>", vocab["</s>"])]
     )
     names = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
-    return PreTrainedTokenizerFast(tokenizer_object=core, **names)
+    made = PreTrainedTokenizerFast(tokenizer_object=core, **names)
+    made.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    return made
 
 
 def build_inputs(lengths=(5,), side="left", seed=3, before=2):
-    """Prompts: `before` text tokens, the image, then as many text tokens as `lengths` says; padded on `side`."""
+    """Prompts of `before` text tokens, the image and `lengths` more text tokens, padded on `side`."""
     generator = torch.Generator().manual_seed(seed)
     rows = []
     for count in lengths:

@@ -44,8 +44,10 @@ def test_vision_class_row_equals_eager_weights(any_model, tiny, layer):
 def test_causal_is_applied_when_there_is_no_mask():
     query, key = torch.randn(2, 4, 3, 8), torch.randn(2, 2, 5, 8)
     row = attention_row(query, key, None, 0.3, torch.tensor([0, 2]), causal=True)
-    assert row.shape == (2, 4, 5) and row.dtype == torch.float32
-    assert torch.equal(row[0, :, 3:], torch.zeros(4, 2)) and (row[1] > 0).all()
+    assert row.shape == (2, 4, 5)
+    assert row.dtype == torch.float32
+    assert torch.equal(row[0, :, 3:], torch.zeros(4, 2))
+    assert (row[1] > 0).all()
     expected = (query[0, 3, 0] @ key[0, 1, :3].T * 0.3).softmax(-1)
     torch.testing.assert_close(row[0, 3, :3], expected)
 
@@ -70,7 +72,8 @@ def test_config_is_the_same_object_after_an_exception(model, tiny):
     with pytest.raises(RuntimeError, match="stop"), probe(module, fail):
         model(**tiny.inputs())
     assert module.config is config is model.model.language_model.config
-    assert config._attn_implementation == "sdpa" and not [key for key in vars(config) if "probe" in key]
+    assert config._attn_implementation == "sdpa"
+    assert not [key for key in vars(config) if "probe" in key]
 
 
 def test_second_probe_on_one_module_is_refused(model):
@@ -81,3 +84,25 @@ def test_second_probe_on_one_module_is_refused(model):
         probe(module, lambda sight: None),
     ):
         pass
+
+
+def test_kernel_finds_the_true_config(model, tiny, monkeypatch):
+    """Flash kernels read the implementation's name from the module, so the probe must not be seen there."""
+    from transformers.models.llama import modeling_llama
+
+    eager = tiny.model(attention="eager")
+    module, kernel, seen = (
+        eager.model.language_model.layers[1].self_attn,
+        modeling_llama.eager_attention_forward,
+        [],
+    )
+
+    def spy(inner, *args, **kwargs):
+        if inner is module:
+            seen.append(inner.config is eager.model.language_model.config)
+        return kernel(inner, *args, **kwargs)
+
+    monkeypatch.setattr(modeling_llama, "eager_attention_forward", spy)
+    with probe(module, lambda sight: None), torch.no_grad():
+        eager(**tiny.inputs())
+    assert seen == [True]

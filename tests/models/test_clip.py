@@ -36,7 +36,26 @@ def test_importance_is_the_end_token_row_of_the_last_text_layer(clip, pair, tiny
 
 
 def test_long_text_is_cut_into_segments(clip, pair):
-    words = "what color is the star how many dots are there ? a b c d e f g".split()
+    words = [
+        "what",
+        "color",
+        "is",
+        "the",
+        "star",
+        "how",
+        "many",
+        "dots",
+        "are",
+        "there",
+        "?",
+        "a",
+        "b",
+        "c",
+        "d",
+        "e",
+        "f",
+        "g",
+    ]
     room = pair.limit - 2
     cues = encode_text(pair, [" ".join(words)])
     parts = [" ".join(words[at : at + room]) for at in range(0, len(words), room)]
@@ -46,7 +65,8 @@ def test_long_text_is_cut_into_segments(clip, pair):
         cues.tokens[0], torch.cat([part.tokens[0] for part in single]), atol=1e-5, rtol=0
     )
     torch.testing.assert_close(cues.sentence[0], torch.stack([part.sentence[0] for part in single]).mean(0))
-    assert cues.special.sum() == 4 and cues.valid.all()
+    assert cues.special.sum() == 4
+    assert cues.valid.all()
 
 
 @pytest.mark.parametrize("texts", [[], [""], ["what", "  \n"], ["what", None]])
@@ -107,13 +127,13 @@ def test_reweighted_patches_head_by_head(clip, kind):
 
 
 def test_unknown_kind_is_refused(clip):
-    with pytest.raises(ValueError, match="kind must be one of .*'qv'"):
+    with pytest.raises(ValueError, match=r"kind must be one of .*'qv'"):
         patches(clip.vision_model.encoder.layers[-1], torch.zeros(1, 2, 32), None, None, "qv")
 
 
 def test_pair_of_another_width_is_refused(tiny, model):
     other = ClipPair.of(tiny.clip(width=64), tiny.tokenizer())
-    with pytest.raises(ValueError, match="64.*32"):
+    with pytest.raises(ValueError, match=r"64.*32"):
         check_pair(other, model.model.vision_tower)
 
 

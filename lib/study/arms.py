@@ -1,0 +1,59 @@
+"""Which arms the claims and figures are made of; every ablation is a field of its method."""
+
+from __future__ import annotations
+
+from lib.pruning.methods import make
+from lib.study.evaluate import Arm, grid_of_arms
+
+BUDGETS = (48, 32, 16)  # of 144, as the papers' 192, 128 and 64 of 576
+CURVE = (108, 72, 48, 32, 16, 8)  # pruning rates 0.25 to 0.94
+TIGHT = 16
+RANDOM_SEEDS = (0, 1, 2)
+
+
+def shared_arms() -> list[Arm]:
+    """Reference arms and the curves of every method."""
+    arms = [Arm(method=make("none")), Arm(method=make("blind"))]
+    arms += grid_of_arms(("desap", "cls", "fastv", "adaptprune"), CURVE)
+    arms += grid_of_arms(("oracle", "uniform"), BUDGETS)
+    for seed in RANDOM_SEEDS:
+        arms += grid_of_arms(("random",), CURVE if seed == 0 else BUDGETS, seed=seed)
+    return arms
+
+
+def desap_arms() -> list[Arm]:
+    """DeSAP's ablations at the tightest budget, with the shuffled-question control."""
+    task_only = {"share": 1.0}
+    variants: list[dict[str, object]] = [{"share": share} for share in (0.0, 0.25, 0.75, 1.0)]
+    variants += [{"attention": kind} for kind in ("qk", "vv", "kk")]
+    variants += [
+        task_only | {"aligned": False},
+        task_only | {"similarity": "vanilla"},
+        task_only | {"similarity": "vanilla", "aligned": False},
+        task_only | {"similarity": "negated"},
+        task_only | {"special_tokens": False},
+        task_only | {"normalised": False},
+        {"merge": False},
+        {"combine": "sum"},
+        {"saliency_layer": -2},
+        {"positions": "original"},
+    ]
+    arms = [Arm(method=make("desap", keep=TIGHT, **fields)) for fields in variants]
+    arms += [Arm(method=make("desap", keep=TIGHT, **fields), shuffled=True) for fields in ({}, task_only)]
+    return arms
+
+
+def adaptprune_arms() -> list[Arm]:
+    """AdaptPrune's cues one by one at the tightest budget, and its switches."""
+    variants: list[dict[str, object]] = [
+        {"centre": False, "spatial": False, "similarity": False},
+        {"spatial": False, "similarity": False},
+        {"similarity": False},
+        {"spatial": False},
+        {"centre": False},
+        {"keys": "normed"},
+        {"layer": 3},
+    ]
+    arms = [Arm(method=make("adaptprune", keep=TIGHT, **fields)) for fields in variants]
+    arms += [Arm(method=make("adaptprune", keep=keep, scale_to_grid=True)) for keep in BUDGETS]
+    return arms

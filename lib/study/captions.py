@@ -1,0 +1,100 @@
+"""The words around the claim notebooks' figures: axis labels of ablations, and captions by figure name.
+
+Nothing here depends on a number: captions say what is drawn, code adds how many questions stand behind it.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+_TASK = "desap/share=1.0"
+_BARE = "adaptprune/centre=False,spatial=False,similarity=False"
+_BESIDE = "Left: accuracy. Right: paired difference on the same questions to the arm named in the title."
+
+# Arm label in the records: text at the axis, in the order of drawing.
+LABELS: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {
+        "D-7_share": {
+            "desap": "half task, half saliency",
+            "desap/share=0.0": "saliency only",
+            "desap/share=0.25": "a quarter task",
+            "desap/share=0.75": "three quarters task",
+            _TASK: "task only",
+            "desap/combine=sum": "sum of both maps",
+            "desap/merge=False": "half and half, no merging",
+        },
+        "D-8_attention": {
+            "desap": "query-query",
+            "desap/attention=qk": "query-key",
+            "desap/attention=vv": "value-value",
+            "desap/attention=kk": "key-key",
+            "desap/saliency_layer=-2": "saliency from layer -2",
+            "desap/positions=original": "original positions",
+        },
+        "D-9_similarity": {
+            _TASK: "decoupled, aligned",
+            f"{_TASK},aligned=False": "decoupled, plain cosine",
+            f"{_TASK},similarity=vanilla": "vanilla, aligned",
+            f"{_TASK},similarity=vanilla,aligned=False": "vanilla, plain cosine",
+            f"{_TASK},similarity=negated": "vanilla, sign turned",
+            f"{_TASK},special_tokens=False": "no start and end token",
+            f"{_TASK},normalised=False": "not normalised",
+            "random": "random",
+        },
+        "11_controls": {
+            "oracle": "oracle",
+            "desap": "DeSAP",
+            "adaptprune": "AdaptPrune",
+            "cls": "[CLS] top-k",
+            "fastv": "FastV",
+            "uniform": "uniform grid",
+            "random": "random",
+            "blind": "no visual token",
+        },
+        "11_shuffled_question": {
+            "desap": "DeSAP",
+            "desap (shuffled question)": "DeSAP, another question",
+            _TASK: "task cue alone",
+            f"{_TASK} (shuffled question)": "task cue alone, another question",
+            "desap/share=0.0": "saliency only",
+            "random": "random",
+        },
+        "A-2_cues": {
+            _BARE: "attention alone",
+            "adaptprune/spatial=False,similarity=False": "+ centre prior",
+            "adaptprune/similarity=False": "+ distance",
+            "adaptprune": "+ similarity (all cues)",
+            "adaptprune/centre=False": "all but centre prior",
+            "adaptprune/spatial=False": "all but distance",
+            "adaptprune/keys=normed": "all, keys after layer norm",
+            "adaptprune/layer=3": "all, one layer later",
+        },
+    }
+)
+CAPTIONS: Mapping[str, str] = MappingProxyType(
+    {
+        "11_accuracy_curve": "Mean accuracy over the suites, each weighing the same, against the number of "
+        "kept tokens. Points of one budget are set apart a little so that their intervals can be seen.",
+        "11_accuracy_suites": "The same by suite. Suites whose answer lies in one small place can fall "
+        "apart from those that any token answers, which a mean over suites hides.",
+        "11_retention": "Accuracy over unpruned accuracy, mean of the suites' ratios as the papers average. "
+        "Hollow grey markers: published values on LLaVA-1.5-7B at the same share of tokens; a marker's "
+        "shape names the method as in the lines. Model and benchmark differ, so their height is context and "
+        "no verdict.",
+        "D-7_share": f"{_BESIDE} Summing the maps and leaving out merging are controls of this study.",
+        "D-8_attention": f"{_BESIDE} The last two bars are other readings of steps that the paper leaves "
+        "open.",
+        "D-9_similarity": f"Task cue alone. {_BESIDE} The sign, the special tokens and the normalisation are "
+        "switches of this study; random tokens are the floor.",
+        "D-16_localisation": "Left: mean cosine over an image's patches. Right: share of the kept tokens "
+        "that lie on the boxes which answer the question, in suites whose answer has a place; the line is "
+        "the share that tokens drawn by chance have.",
+        "11_controls": "Accuracy at one budget; the line is the unpruned model.",
+        "11_shuffled_question": "The model is asked the right question in every bar; only the pruning "
+        "method is told another one, taken from another picture and suite. The line is the unpruned model.",
+        "A-1_against_fastv": "Paired difference on the same questions, by suite and over all suites, one "
+        "colour and marker a budget. Right of zero AdaptPrune answers more.",
+        "A-2_cues": f"{_BESIDE} Without distance no window is left, so likeness reaches over the whole "
+        "picture.",
+        "21_scale_to_grid": "Paired differences over all suites, by budget.",
+    }
+)
