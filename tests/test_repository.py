@@ -9,8 +9,7 @@ import pytest
 import yaml
 
 from lib.paths import NOTEBOOKS, README, ROOT, SWEEPS
-from lib.study.claims import read_claims
-from lib.study.readme import verdict_table, with_table
+from lib.study.readme import block, with_table
 from lib.study.run import read_parameters, resolve
 
 BOOKS = sorted(NOTEBOOKS.glob("*.ipynb"))
@@ -49,7 +48,7 @@ def test_git_keeps_lib_and_drops_runs():
 
 def test_readme_table_is_not_stale():
     text = README.read_text(encoding="utf-8")
-    assert text == with_table(text, verdict_table(read_claims())), "run: python -m lib.study.readme --write"
+    assert text == with_table(text, block()), "run: python -m lib.study.readme --write"
 
 
 def test_no_file_names_a_machine():

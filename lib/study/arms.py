@@ -31,12 +31,7 @@ def desap_arms() -> list[Arm]:
         task_only | {"similarity": "vanilla"},
         task_only | {"similarity": "vanilla", "aligned": False},
         task_only | {"similarity": "negated"},
-        task_only | {"special_tokens": False},
-        task_only | {"normalised": False},
         {"merge": False},
-        {"combine": "sum"},
-        {"saliency_layer": -2},
-        {"positions": "original"},
     ]
     arms = [Arm(method=make("desap", keep=TIGHT, **fields)) for fields in variants]
     arms += [Arm(method=make("desap", keep=TIGHT, **fields), shuffled=True) for fields in ({}, task_only)]
@@ -49,10 +44,6 @@ def adaptprune_arms() -> list[Arm]:
         {"centre": False, "spatial": False, "similarity": False},
         {"spatial": False, "similarity": False},
         {"similarity": False},
-        {"spatial": False},
-        {"centre": False},
-        {"keys": "normed"},
-        {"layer": 3},
     ]
     arms = [Arm(method=make("adaptprune", keep=TIGHT, **fields)) for fields in variants]
     arms += [Arm(method=make("adaptprune", keep=keep, scale_to_grid=True)) for keep in BUDGETS]

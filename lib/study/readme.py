@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from lib.paths import CLAIMS, README, ROOT
+from lib.paths import CLAIMS, README, ROOT, TABLES
 from lib.study.claims import VERDICTS, read_claims
+from lib.study.training import gate_sentence, gate_table
 
 BEGIN, END = "<!-- verdicts:begin -->", "<!-- verdicts:end -->"
 NOT_RUN = "not run yet"
@@ -52,6 +53,20 @@ def tally(claims: pd.DataFrame) -> str:
     return f"{len(claims)} claims: {', '.join(parts)}."
 
 
+def block(claims: Path | str = CLAIMS, accuracy: Path | str = TABLES / "accuracy.csv") -> str:
+    """Return what stands between README's markers: the verdicts, then how good the embedded model is."""
+    parts = [verdict_table(read_claims(claims))]
+    if Path(accuracy).is_file():
+        gate = gate_table(pd.read_csv(accuracy))
+        parts += ["**How good is the embedded model?** " + gate_sentence(gate).removeprefix("**Answer.** ")]
+        lines = ["| suite | n | accuracy [95 % interval] | blind | gate |", "|---|---|---|---|---|"]
+        for row in gate.to_dict("records"):
+            numbers = f"{row['accuracy']:.3f} [{row['low']:.3f}, {row['high']:.3f}] | {row['blind']:.3f}"
+            lines.append(f"| {row['suite']} | {row['n']} | {numbers} | {row['gate']} |")
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
 def with_table(text: str, table: str) -> str:
     """Return README text with the table between the markers.
 
@@ -70,7 +85,7 @@ def write_readme(claims: Path | str = CLAIMS, readme: Path | str = README) -> bo
     """Write the table of a register into a README; return whether it changed."""
     readme = Path(readme)
     old = readme.read_text(encoding="utf-8")
-    new = with_table(old, verdict_table(read_claims(claims)))
+    new = with_table(old, block(claims))
     if new != old:
         readme.write_text(new, encoding="utf-8")
     return new != old

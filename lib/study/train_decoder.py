@@ -43,7 +43,7 @@ class Phase:
 def curriculum(scale: float = 1.0) -> tuple[Phase, ...]:
     """Quarter pictures first (their sequences are short), then whole scenes."""
     quarter = Layout(cells=2, objects=3, cards=1, badges=0)
-    steps = [max(1, round(scale * n)) for n in (500, 2000)]
+    steps = [max(1, round(scale * n)) for n in (200, 800)]
     return (
         Phase(steps=steps[0], batch=32, rate=1.5e-3, layout=quarter, per_suite=2),
         Phase(steps=steps[1], batch=16, rate=1e-3),

@@ -205,7 +205,7 @@ def recipe_sentence(card: Mapping) -> str:
         curve = card[part]["curve"]
         told.append(f"The {part} (seed {card[part]['seed']}) was trained for {curve[-1]['step']:,} steps.")
     told += [f"Hardware: {card['hardware']}."] if "hardware" in card else []
-    told += [f"{str(note).rstrip('.')}." for note in card.get("notes", [])]
+    told += [f"{str(note)[:1].upper()}{str(note)[1:].rstrip('.')}." for note in card.get("notes", [])]
     return " ".join(told)
 
 
@@ -218,9 +218,9 @@ def curve_caption(card: Mapping) -> str:
         if name not in NO_LOSS and not name.startswith(VALIDATION)
     ]
     return (
-        f"*Means over the steps since the last point. Last losses: {', '.join(last)}. Dotted lines part the "
-        "phases; a new phase brings harder pictures, so a loss may rise there. Validation pictures share neither "
-        "photographs nor digits with training.*"
+        f"*Means over the steps since the last point. Last losses: {', '.join(last)}. Dotted lines part "
+        "the phases; a new phase brings harder pictures, so a loss may rise there. Validation pictures share "
+        "neither photographs nor digits with training.*"
     )
 
 
@@ -243,11 +243,13 @@ def draw_curves(card: Mapping, frame: pd.DataFrame) -> Figure:
         styles = {name: (name, *look) for name, look in zip(names, looks, strict=False)}
         _lines(ax, mine, styles, card[part]["phases"])
         ax.set(title=f"{part}: training loss", yscale="log")
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_formatter("{x:g}")
     axes[0].set_ylabel("loss (log scale, lower is better)")
     validation = {f"{VALIDATION}{suite}": (suite, *_STYLES[suite]) for suite in SUITES}
     _lines(axes[2], frame[frame["part"] == "decoder"], validation, card["decoder"]["phases"])
     axes[2].axhline(ACCURATE, color="0.15", linewidth=1.1, linestyle=(0, (4, 2)))
-    axes[2].set(title=f"decoder: validation accuracy (dashed: {ACCURATE:.2f})", ylim=(0, 1.02))
+    axes[2].set(title=f"validation accuracy (dashed: {ACCURATE:.2f})", ylim=(0, 1.02))
     axes[2].legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     return figure
 

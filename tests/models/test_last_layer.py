@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from lib.models.anatomy import Anatomy
 from lib.models.clip import patches
 from lib.models.last_layer import watch_last_layer

@@ -50,7 +50,9 @@ def test_exists_tells_the_truth(asked):
         question = some[SUITES.index("exists")]
         color, shape = question.text.split()[3:5]
         objects = scenes.kind[row] == OBJECT
-        here = (scenes.color[row] == NAMES.index(color)) & (scenes.shape[row] == SHAPES.index(shape)) & objects
+        here = (
+            (scenes.color[row] == NAMES.index(color)) & (scenes.shape[row] == SHAPES.index(shape)) & objects
+        )
         assert question.answer == ("yes" if here.any() else "no")
         if here.any():
             assert np.array_equal(question.boxes, scenes.box[row, here])
@@ -106,7 +108,9 @@ def test_evidence_mask_needs_a_quarter_of_a_patch():
 
 def test_most_questions_cannot_be_answered_by_luck(asked):
     scenes, found = asked
-    sizes = [evidence_mask(q.boxes, scenes.layout.grid).sum() for row in found for q in row if q.suite == "read"]
+    sizes = [
+        evidence_mask(q.boxes, scenes.layout.grid).sum() for row in found for q in row if q.suite == "read"
+    ]
     assert np.mean(sizes) < 0.11 * 144
 
 

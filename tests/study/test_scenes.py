@@ -1,4 +1,4 @@
-"""The pictures: seeded, disjoint splits, items where their boxes say, nothing that tells the answer elsewhere."""
+"""The pictures: seeded, disjoint splits, items where their boxes say, the target as often as counted."""
 
 import numpy as np
 import pytest

@@ -1,0 +1,133 @@
+"""Asking the benchmark: every question under every arm, each answer recorded once."""
+
+import numpy as np
+import pytest
+import torch
+
+from lib.models import embedded, hub
+from lib.models.embedded import Sizes
+from lib.pruning.methods import make
+from lib.study import evaluate, measures, records
+from lib.study.arms import adaptprune_arms, desap_arms, shared_arms
+from lib.study.evaluate import Arm, Benchmark, record_arms, record_path
+from lib.study.questions import words
+from lib.study.scenes import SUITES
+
+TWO = 2
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    torch.manual_seed(0)
+    sizes, vocab = Sizes(), embedded.vocabulary(words())
+    clip = embedded.clip_model(sizes, len(vocab))
+    made = tmp_path_factory.mktemp("model")
+    embedded.save(made, embedded.llava_model(sizes, clip, len(vocab)), clip, sizes, vocab, {})
+    return made
+
+
+@pytest.fixture(scope="module")
+def asked(folder):
+    return Benchmark(hub.load(folder), TWO, batch=5)
+
+
+def test_every_question_is_answered_once(asked, tmp_path):
+    frame = asked.ask(Arm(method=make("desap", keep=16)))
+    assert len(frame) == frame["question_id"].nunique() == TWO * len(SUITES)
+    assert set(frame["suite"]) == set(SUITES)
+    assert frame["image_id"].nunique() == TWO
+    assert (frame["keep"] == 16).all()
+    assert frame["kept_on_evidence"].between(0, 1).all()
+    path = records.write(frame, tmp_path / "a.parquet", records.provenance())
+    assert records.read(path)["arm"].unique().tolist() == ["desap"]
+
+
+def test_batches_do_not_change_answers(folder, asked):
+    arm = Arm(method=make("adaptprune", keep=16))
+    whole = Benchmark(hub.load(folder), TWO, batch=12)
+    first, second = whole.ask(arm), asked.ask(arm)
+    columns = ["question_id", "prediction", "kept_on_evidence"]
+    assert first[columns].equals(second[columns])
+
+
+def test_ends_of_the_scale(asked):
+    full, blind = (asked.ask(Arm(method=make(name))) for name in ("none", "blind"))
+    assert (full["keep"] == 144).all()
+    assert (full["kept_on_evidence"] == 1).all()
+    assert (blind["keep"] == 0).all()
+    oracle = asked.ask(Arm(method=make("oracle", keep=144)))
+    assert oracle["prediction"].tolist() == full["prediction"].tolist()
+
+
+def test_shuffled_arm_hands_over_another_question(asked):
+    arm = Arm(method=make("desap", keep=16, share=1.0), shuffled=True)
+    assert arm.label == "desap/share=1.0 (shuffled question)"
+    assert not [own for own, other in zip(asked.texts, asked.wrong, strict=True) if own is other]
+    assert sorted(asked.wrong) == sorted(asked.texts)
+    own = asked.ask(Arm(method=make("desap", keep=16, share=1.0)))
+    other = asked.ask(arm)
+    assert own["question"].tolist() == other["question"].tolist()
+    assert own["kept_on_evidence"].tolist() != other["kept_on_evidence"].tolist()
+
+
+def test_recording_resumes_and_refuses_to_mix(folder, tmp_path):
+    arms = [Arm(method=make("random", keep=16, seed=seed)) for seed in (0, 1)]
+    record_arms(arms[:1], tmp_path, TWO, folder)
+    stamp = record_path(tmp_path, arms[0]).stat().st_mtime_ns
+    record_arms(arms, tmp_path, TWO, folder)
+    assert record_path(tmp_path, arms[0]).stat().st_mtime_ns == stamp
+    told = records.read_provenance(record_path(tmp_path, arms[1]))
+    assert (told["pictures"], told["weights"], told["seed"]) == (TWO, evaluate.weights_digest(folder), 1)
+    with pytest.raises(ValueError, match="made with other weights or questions"):
+        record_arms(arms, tmp_path, TWO + 1, folder)
+
+
+def test_every_arm_has_a_file_of_its_own(tmp_path):
+    arms = [*shared_arms(), *desap_arms(), *adaptprune_arms()]
+    paths = [record_path(tmp_path, arm).name for arm in arms]
+    assert len(set(paths)) == len(arms)
+    assert all(
+        set(name) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
+        for name in paths
+    )
+
+
+def test_localisation_counts_kept_tokens_on_the_evidence(asked):
+    frame = asked.ask(Arm(method=make("oracle", keep=16)))
+    sizes = evaluate.evidence_sizes()
+    rows = evaluate.localisation(frame, "found", sizes).set_index("question_id")["value"]
+    assert not [name for name in rows.index if name.endswith("-scene")]
+    for name, value in rows.items():
+        assert value == pytest.approx(min(1, sizes[name] / 16))
+
+
+def test_mechanisms_are_recorded_for_the_same_pictures(folder, tmp_path):
+    fields = [dict(told) for told in measures.LOCALISED.values()]
+    record_arms(
+        [Arm(method=make(told.pop("name"), keep=16, **told)) for told in fields], tmp_path, TWO, folder
+    )
+    rows = records.read(measures.record_mechanisms(tmp_path, TWO, folder), "measure")
+    assert set(rows["measure"]) == {
+        "cosine_residual",
+        "cosine_attention",
+        *measures.LOCALISED,
+        measures.CHANCE,
+    }
+    cosines = rows[rows["measure"].str.startswith("cosine")]
+    assert cosines["image_id"].nunique() == TWO
+    assert cosines["value"].between(-1, 1).all()
+    assert rows.loc[rows["measure"] == measures.CHANCE, "value"].between(0, 1).all()
+
+
+@pytest.mark.parametrize("questions", [-1, 301])
+def test_questions_must_be_there(asked, questions):
+    with pytest.raises(ValueError, match=f"got {questions}"):
+        Benchmark(asked.loaded, questions)
+
+
+def test_weights_digest_sees_a_changed_byte(folder, tmp_path):
+    (tmp_path / "a.safetensors").write_bytes(b"weights")
+    before = evaluate.weights_digest(tmp_path)
+    (tmp_path / "a.safetensors").write_bytes(b"weightz")
+    assert before != evaluate.weights_digest(tmp_path)
+    assert np.unique([evaluate.weights_digest(folder) for _ in range(2)]).size == 1

@@ -1,0 +1,214 @@
+"""Training: a step runs, a resumed run is the straight one, packed questions are worth single prompts."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from lib.models import embedded
+from lib.models.embedded import END, IMAGE, PAD, START, USER, Sizes
+from lib.study import train_decoder, train_tower, training
+from lib.study.questions import words
+from lib.study.scenes import Layout, generate
+
+SMALL = Layout(cells=2, objects=2, cards=1, badges=0)
+SIZES = Sizes()
+
+
+@pytest.fixture(scope="module")
+def vocab():
+    return embedded.vocabulary(words())
+
+
+@pytest.fixture(scope="module")
+def clip(vocab):
+    torch.manual_seed(0)
+    return embedded.clip_model(SIZES, len(vocab)).eval()
+
+
+@pytest.fixture(scope="module")
+def model(clip, vocab):
+    torch.manual_seed(1)
+    return embedded.llava_model(SIZES, clip, len(vocab)).eval()
+
+
+def tower_phases(count):
+    layouts = ((1.0, SMALL),)
+    return tuple(train_tower.Phase(steps=1, batch=4, rate=1e-3, layouts=layouts) for _ in range(count))
+
+
+def decoder_phases(count):
+    one = {"steps": 1, "batch": 2, "rate": 1e-3, "layout": SMALL, "per_suite": 1}
+    return tuple(train_decoder.Phase(**one) for _ in range(count))
+
+
+def same(left, right):
+    left, right = left.state_dict(), right.state_dict()
+    return all(torch.equal(left[name], right[name]) for name in left)
+
+
+def test_a_resumed_tower_is_the_straight_one(tmp_path, vocab):
+    straight = train_tower.train_tower(tmp_path / "straight", vocab, SIZES, tower_phases(2), every=1)
+    train_tower.train_tower(tmp_path / "resumed", vocab, SIZES, tower_phases(1), every=1)
+    resumed = train_tower.train_tower(tmp_path / "resumed", vocab, SIZES, tower_phases(2), every=1)
+    assert same(straight, resumed)
+    lines = [json.loads(line) for line in (tmp_path / "resumed" / "tower.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2]
+    assert all(np.isfinite(line["contrast"]) for line in lines)
+    again = train_tower.train_tower(tmp_path / "resumed", vocab, SIZES, tower_phases(2), every=1)
+    assert same(again, resumed)
+
+
+def test_a_resumed_decoder_is_the_straight_one(tmp_path, clip, vocab):
+    straight = train_decoder.train_decoder(tmp_path / "straight", clip, vocab, SIZES, decoder_phases(2))
+    train_decoder.train_decoder(tmp_path / "resumed", clip, vocab, SIZES, decoder_phases(1))
+    resumed = train_decoder.train_decoder(tmp_path / "resumed", clip, vocab, SIZES, decoder_phases(2))
+    assert same(straight, resumed)
+    tower = straight.model.vision_tower
+    assert same(tower, clip.vision_model)
+    lines = [json.loads(line) for line in (tmp_path / "resumed" / "decoder.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2]
+    assert all(0 <= lines[-1][f"validation {suite}"] <= 1 for suite in ("exists", "read"))
+
+
+def test_packed_loss_is_the_loss_of_single_prompts(model, vocab):
+    phase = train_decoder.Phase(steps=1, batch=2, rate=1.0, per_suite=1)
+    scenes = generate(np.random.default_rng(3), 2, phase.layout)
+    mask, position = train_decoder.packed_mask(SIZES.grid**2, phase)
+    with torch.no_grad():
+        packed = train_decoder.decoder_loss(
+            model, scenes, vocab, np.random.default_rng(5), phase, mask, position
+        )
+    rng = np.random.default_rng(5)
+    rng.integers(0, 1, (2, 2))  # where the picture lies: the only place that a whole one has
+    ids, labels = train_decoder.pack(scenes, vocab, rng, phase)
+    starts = [block * train_decoder.BLOCK for block in range(train_decoder.blocks(1))]
+    rooms = [train_decoder.BLOCK] * len(starts) + [train_decoder.STORY]
+    starts.append(len(starts) * train_decoder.BLOCK)
+    losses = []
+    for row, picture in enumerate(embedded.pixels(scenes.images)):
+        for start, room in zip(starts, rooms, strict=True):
+            line, wanted = ids[row, start : start + room], labels[row, start : start + room]
+            line, wanted = line[line != PAD], wanted[line != PAD]
+            if not len(line):
+                continue
+            prompt = torch.cat([torch.tensor([START, USER, *[IMAGE] * SIZES.grid**2]), line])[None]
+            with torch.no_grad():
+                logits = model(input_ids=prompt, pixel_values=picture[None]).logits[0, -len(line) - 1 : -1]
+            learned = wanted != -100
+            losses.append(
+                torch.nn.functional.cross_entropy(logits[learned], wanted[learned], reduction="none")
+            )
+    torch.testing.assert_close(packed, torch.cat(losses).mean(), atol=1e-5, rtol=0)
+
+
+def test_pack_teaches_answers_only(vocab):
+    phase = train_decoder.Phase(steps=1, batch=2, rate=1.0, per_suite=1, stories=0)
+    scenes = generate(np.random.default_rng(3), 4, phase.layout)
+    ids, labels = train_decoder.pack(scenes, vocab, np.random.default_rng(5), phase)
+    learned = labels != -100
+    assert torch.equal(ids[learned], labels[learned])
+    names = {index: word for word, index in vocab.items()}
+    told = [names[int(token)] for token in labels[learned]]
+    assert told.count("</s>") == int((labels == END).sum()) > 4
+    assert not {"what", "is", "there", "?", "where", "how"} & set(told)
+
+
+def test_blocks_do_not_see_each_other():
+    phase = train_decoder.Phase(steps=1, batch=1, rate=1.0, per_suite=1, stories=1)
+    mask, position = train_decoder.packed_mask(4, phase)
+    seen, prefix = mask[0, 0], 6
+    first, second = prefix, prefix + train_decoder.BLOCK
+    assert seen[first, :prefix].all()
+    assert seen[second + 1, second]
+    assert not seen[second, first : first + train_decoder.BLOCK].any()
+    assert not torch.triu(seen, 1).any()
+    assert int(position[0, first]) == int(position[0, second]) == prefix
+
+
+def test_contrast_spares_twins(clip):
+    torch.manual_seed(0)
+    image, text = torch.randn(2, 3, 8)
+    different = train_tower.contrast(clip, image, text, ["a", "b", "c"])
+    twins = train_tower.contrast(clip, image, text, ["a", "a", "c"])
+    assert twins < different
+
+
+def test_small_pictures_take_their_place_on_the_grid(clip):
+    scenes = generate(np.random.default_rng(0), 2, SMALL)
+    pixels = embedded.pixels(scenes.images)
+    here = train_tower.tower_states(clip.vision_model, pixels)[0]
+    there = train_tower.tower_states(clip.vision_model, pixels, torch.full((2, 2), 6))[0]
+    assert here.shape == (2, 1 + 36, SIZES.vision_width)
+    assert torch.equal(here[:, 0], there[:, 0])
+    assert not torch.allclose(here[:, 1:], there[:, 1:])
+
+
+def test_whole_pictures_are_encoded_as_the_model_does(clip):
+    pixels = embedded.pixels(generate(np.random.default_rng(0), 2).images)
+    with torch.no_grad():
+        states = train_tower.tower_states(clip.vision_model, pixels)
+        model = clip.vision_model(pixels, output_hidden_states=True).hidden_states
+    for ours, theirs in zip(states, model, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+
+
+def card_of(**probe):
+    phases = [{"steps": 2, "batch": 4, "rate": 1e-3}]
+    curve = [{"step": step, "contrast": 2.0, "rate": 1e-3, "seconds": 1.0} for step in (1, 2)]
+    lesson = [{"step": 2, "loss": 1.0, "rate": 1e-3, "seconds": 1.0, "validation read": 0.5}]
+    return {
+        "sizes": {
+            "image": 96,
+            "patch": 8,
+            "vision_layers": 4,
+            "vision_width": 128,
+            "layers": 5,
+            "width": 192,
+        },
+        "tower": {"seed": 0, "phases": phases, "curve": curve, "probe": probe},
+        "decoder": {"seed": 0, "phases": phases, "curve": lesson},
+        "hardware": "two cores",
+        "notes": ["a note"],
+    }
+
+
+def test_card_is_read_and_told(tmp_path):
+    with pytest.raises(ValueError, match=r"no training\.json"):
+        training.read_card(tmp_path)
+    (tmp_path / "training.json").write_text(json.dumps({"sizes": {}}))
+    with pytest.raises(ValueError, match="lacks tower, decoder"):
+        training.read_card(tmp_path)
+    card = card_of(shape=0.97, color=0.5)
+    (tmp_path / "training.json").write_text(json.dumps(card))
+    assert training.read_card(tmp_path) == card
+    assert training.phase_table(card)["steps"].sum() == 4
+    assert training.probe_table(card)["met"].tolist() == ["met", "not met"]
+    assert training.probe_table(card_of(**{"-2": {"shape": 0.97}}))["attribute"].tolist() == ["shape"]
+    assert "12 x 12 visual tokens" in training.recipe_sentence(card)
+    assert "decoder loss 1.00" in training.curve_caption(card)
+    assert set(training.curve_frame(card)["quantity"]) == {"contrast", "loss", "validation read"}
+
+
+def test_gate_names_what_is_missed():
+    rows = [("none", "read", 0.95), ("blind", "read", 0.1), ("none", "count", 0.95), ("blind", "count", 0.8)]
+    table = pd.DataFrame(
+        [(arm, suite, 9, value, value, value) for arm, suite, value in rows],
+        columns=["method", "suite", "n", "accuracy", "low", "high"],
+    )
+    gate = training.gate_table(table)
+    assert dict(zip(gate["suite"], gate["gate"], strict=True)) == {"read": "met", "count": "not met"}
+    assert training.gate_sentence(gate).endswith("is met on 1 of 2 suites; not met: count.")
+    with pytest.raises(ValueError, match="no arm blind"):
+        training.gate_table(table[table["method"] == "none"])
+
+
+def test_train_refuses_other_runs_folder(tmp_path):
+    with pytest.raises(ValueError, match="scale must be above 0"):
+        training.train(tmp_path, scale=0)
+    training._claim(tmp_path, {"scale": 1.0, "seed": 0})
+    training._claim(tmp_path, {"scale": 1.0, "seed": 0})
+    with pytest.raises(ValueError, match=r"holds a run with .*asked for"):
+        training._claim(tmp_path, {"scale": 0.5, "seed": 0})
