@@ -8,16 +8,17 @@ from lib.study.evaluate import Arm, grid_of_arms
 BUDGETS = (48, 32, 16)  # of 144, as the papers' 192, 128 and 64 of 576
 CURVE = (108, 72, 48, 32, 16, 8)  # pruning rates 0.25 to 0.94
 TIGHT = 16
-RANDOM_SEEDS = (0, 1, 2)
 
 
 def shared_arms() -> list[Arm]:
     """Reference arms and the curves of every method."""
     arms = [Arm(method=make("none")), Arm(method=make("blind"))]
     arms += grid_of_arms(("desap", "cls", "fastv", "adaptprune"), CURVE)
-    arms += grid_of_arms(("oracle", "uniform"), BUDGETS)
-    for seed in RANDOM_SEEDS:
-        arms += grid_of_arms(("random",), CURVE if seed == 0 else BUDGETS, seed=seed)
+    arms += grid_of_arms(("oracle",), BUDGETS)
+    arms += grid_of_arms(("uniform",), (TIGHT,))
+    arms += grid_of_arms(("random",), CURVE)
+    # What the position policy does to prompts that are shortened before the language model.
+    arms += grid_of_arms(("desap", "cls", "oracle", "random"), BUDGETS, positions="renumbered")
     return arms
 
 
@@ -30,7 +31,6 @@ def desap_arms() -> list[Arm]:
         task_only | {"aligned": False},
         task_only | {"similarity": "vanilla"},
         task_only | {"similarity": "vanilla", "aligned": False},
-        task_only | {"similarity": "negated"},
         {"merge": False},
     ]
     arms = [Arm(method=make("desap", keep=TIGHT, **fields)) for fields in variants]
@@ -46,5 +46,5 @@ def adaptprune_arms() -> list[Arm]:
         {"similarity": False},
     ]
     arms = [Arm(method=make("adaptprune", keep=TIGHT, **fields)) for fields in variants]
-    arms += [Arm(method=make("adaptprune", keep=keep, scale_to_grid=True)) for keep in BUDGETS]
+    arms += [Arm(method=make("adaptprune", keep=TIGHT, scale_to_grid=True))]
     return arms

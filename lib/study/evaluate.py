@@ -112,7 +112,9 @@ class Benchmark:
                 prune(model, arm.method, text=text, clip=self.loaded.clip, evidence=batch.evidence) as trace,
             ):
                 out = model.generate(**batch.inputs, max_new_tokens=2, do_sample=False)
-            said = tokenizer.batch_decode(out[:, batch.inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+            said = tokenizer.batch_decode(
+                out[:, batch.inputs["input_ids"].shape[1] :], skip_special_tokens=True
+            )
             for row, (question, answer) in enumerate(zip(batch.questions, said, strict=True)):
                 kept, evidence = trace.kept[row].cpu(), batch.evidence[row]
                 rows.append(
@@ -124,7 +126,9 @@ class Benchmark:
                         "answer": question.answer,
                         "prediction": answer.strip(),
                         "correct": float(exact_match([answer], [question.answer])[0]),
-                        "kept_on_evidence": float(evidence[kept].sum() / evidence.sum()) if evidence.any() else np.nan,
+                        "kept_on_evidence": float(evidence[kept].sum() / evidence.sum())
+                        if evidence.any()
+                        else np.nan,
                         "keep": len(kept),
                     }
                 )
@@ -167,7 +171,9 @@ def record_arms(arms: Iterable[Arm], folder: Path, questions: int = 0, model: Pa
         if path.exists():
             told = records.read_provenance(path)
             if (told.get("weights"), told.get("pictures")) != (digest, wanted):
-                raise ValueError(f"{path.name}: made with other weights or questions; remove {folder} and run again")
+                raise ValueError(
+                    f"{path.name}: made with other weights or questions; remove {folder} and run again"
+                )
         else:
             missing.append((arm, path))
     if not missing:
@@ -221,7 +227,9 @@ def evidence_sizes() -> dict[str, int]:
     """Evidence tokens of every test question."""
     scenes, asked = test_set()
     return {
-        f"test-{TEST_SEED}-{row:04d}-{question.suite}": int(evidence_mask(question.boxes, scenes.layout.grid).sum())
+        f"test-{TEST_SEED}-{row:04d}-{question.suite}": int(
+            evidence_mask(question.boxes, scenes.layout.grid).sum()
+        )
         for row, found in enumerate(asked)
         for question in found
     }

@@ -135,13 +135,15 @@ def _objects(scenes: Scenes, row: int) -> tuple[np.ndarray, np.ndarray, np.ndarr
 
 def _exists(scenes: Scenes, row: int, rng: np.random.Generator) -> Question:
     slots, color, shape = _objects(scenes, row)
-    present = set(zip(color.tolist(), shape.tolist()))
+    present = set(zip(color.tolist(), shape.tolist(), strict=False))
     if rng.random() < 0.5:
         pick = rng.integers(len(slots))
         chosen, answer = (color[pick], shape[pick]), "yes"
         near = (color == chosen[0]) & (shape == chosen[1])
     else:
-        absent = [(c, s) for c in range(len(COLORS)) for s in range(scenes.layout.shapes) if (c, s) not in present]
+        absent = [
+            (c, s) for c in range(len(COLORS)) for s in range(scenes.layout.shapes) if (c, s) not in present
+        ]
         crossed = [(c, s) for c, s in absent if c in color and s in shape]  # colour and shape there, apart
         pool = crossed if crossed and rng.random() < 0.5 else absent
         chosen, answer = pool[rng.integers(len(pool))], "no"
@@ -211,9 +213,11 @@ def evidence_mask(boxes: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
     return mask.reshape(-1)
 
 
-def benchmark(split: str, pictures: int, seed: int, layout: Layout = Layout()) -> tuple[Scenes, list[list[Question]]]:
+def benchmark(
+    split: str, pictures: int, seed: int, layout: Layout = Layout()
+) -> tuple[Scenes, list[list[Question]]]:
     """The benchmark: `pictures` scenes of a split with one question of every suite each."""
-    rng = np.random.default_rng([seed, list(("train", "validation", "test")).index(split)])
+    rng = np.random.default_rng([seed, ["train", "validation", "test"].index(split)])
     kept, asked = [], []
     pool = generate(rng, pictures + pictures // 4 + 8, layout, split)
     for row in range(len(pool.images)):

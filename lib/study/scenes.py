@@ -36,7 +36,11 @@ BACKGROUNDS = {  # answer word: file shipped with scikit-image
 PLACES = ("top-left", "top-right", "bottom-left", "bottom-right")
 DIGITS = tuple("0123456789")
 SUITES = ("exists", "attribute", "count", "where", "read", "scene")
-SPLITS = {"train": (0.0, 0.55), "validation": (0.55, 0.75), "test": (0.75, 1.0)}  # share of width and of digits
+SPLITS = {
+    "train": (0.0, 0.55),
+    "validation": (0.55, 0.75),
+    "test": (0.75, 1.0),
+}  # share of width and of digits
 CELL = 24  # pixels; three patches of eight
 PATCH = 8
 SHIFT = 2  # pixels an item may lie off the middle of its cell
@@ -115,7 +119,10 @@ def _draw(draw, name: str, centre: float, radius: float, turn: float) -> None:
     def corners(count: int, radii: tuple[float, ...], start: float) -> list[tuple[float, float]]:
         angle = start + turn + 2 * np.pi * np.arange(count) / count
         length = np.resize(radii, count) * radius
-        return [(float(centre + r * np.cos(a)), float(centre + r * np.sin(a))) for r, a in zip(length, angle)]
+        return [
+            (float(centre + r * np.cos(a)), float(centre + r * np.sin(a)))
+            for r, a in zip(length, angle, strict=False)
+        ]
 
     disc = (centre - radius * 0.95, centre - radius * 0.95, centre + radius * 0.95, centre + radius * 0.95)
     if name == "circle":
@@ -134,7 +141,9 @@ def _draw(draw, name: str, centre: float, radius: float, turn: float) -> None:
         arm, thick = 1.0, 0.33
         points = [(thick, -arm), (thick, -thick), (arm, -thick), (arm, thick), (thick, thick), (thick, arm)]
         points += [(-x, -y) for x, y in points]
-        turned = [(x * np.cos(turn) - y * np.sin(turn), x * np.sin(turn) + y * np.cos(turn)) for x, y in points]
+        turned = [
+            (x * np.cos(turn) - y * np.sin(turn), x * np.sin(turn) + y * np.cos(turn)) for x, y in points
+        ]
         draw.polygon([(float(centre + radius * x), float(centre + radius * y)) for x, y in turned], fill=255)
 
 
@@ -244,7 +253,9 @@ def generate(rng: np.random.Generator, n: int, layout: Layout = Layout(), split:
     value = rng.integers(0, 2, (n, items))
     box = np.zeros((n, items, 4), int)
     for slot in range(items):
-        alpha, paint, value[:, slot] = _paint(rng, kind[0, slot], shape[:, slot], color[:, slot], value[:, slot], split)
+        alpha, paint, value[:, slot] = _paint(
+            rng, kind[0, slot], shape[:, slot], color[:, slot], value[:, slot], split
+        )
         box[:, slot] = _paste(rng, canvas, alpha, paint, cell[:, slot], layout)
     canvas += np.float32(0.02) * rng.standard_normal(canvas.shape, dtype=np.float32)
     np.clip(canvas, 0, 1, out=canvas)

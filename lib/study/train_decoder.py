@@ -129,7 +129,9 @@ def accuracy(model, scenes: Scenes, asked, vocab: dict[str, int], blind: bool = 
                 line = [vocab[word] for word in question.text.split()] + [ASSISTANT]
                 ids[row, block, : len(line)] = torch.tensor(line)
                 last[row, block] = block * BLOCK + len(line) - 1
-        features = tower_states(core.vision_tower, embedded.pixels(scenes.images[first : first + 50]))[-2][:, 1:]
+        features = tower_states(core.vision_tower, embedded.pixels(scenes.images[first : first + 50]))[-2][
+            :, 1:
+        ]
         if blind:
             features = features[:, :0]
         words = core.language_model.embed_tokens
@@ -184,8 +186,12 @@ def train_decoder(
             line = {"step": step, "loss": round(float(np.mean(recent)), 4), "rate": rate}
             line["seconds"] = round(time.time() - started, 1)
             if step % (4 * every) == 0 or step == total:
-                line |= {f"validation {k}": round(v, 3) for k, v in accuracy(model, *validation, vocab).items()}
-                torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}, file)
+                line |= {
+                    f"validation {k}": round(v, 3) for k, v in accuracy(model, *validation, vocab).items()
+                }
+                torch.save(
+                    {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}, file
+                )
             bar.set_postfix(loss=line["loss"])
             with (folder / "decoder.jsonl").open("a") as log:
                 log.write(json.dumps(line) + "\n")

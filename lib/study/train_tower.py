@@ -42,7 +42,10 @@ def curriculum(scale: float = 1.0) -> tuple[Phase, ...]:
     """Single items, then four cells, then whole scenes. Small pictures cost a tenth, so shape is learned there."""
     one = ((0.64, Layout(cells=1, objects=1, cards=0, badges=0, shapes=6)), (0.30, Layout(cells=1, objects=0, cards=1, badges=0)),
            (0.06, Layout(cells=1, objects=0, cards=0, badges=1)))  # fmt: skip
-    four = ((0.5, Layout(cells=2, objects=2, cards=1, badges=0, shapes=6)), (0.5, Layout(cells=2, objects=2, cards=1, badges=1, shapes=6)))
+    four = (
+        (0.5, Layout(cells=2, objects=2, cards=1, badges=0, shapes=6)),
+        (0.5, Layout(cells=2, objects=2, cards=1, badges=1, shapes=6)),
+    )
     steps = [max(1, round(scale * n)) for n in (375, 250, 375)]
     return (
         Phase(steps=steps[0], batch=256, rate=1.5e-3, layouts=one),
@@ -155,7 +158,9 @@ def tower_loss(clip, head, vocab, rng, phase: Phase):
     return matched + phase.word_weight * told, matched.item(), told.item()
 
 
-def train_tower(folder: Path, vocab: dict[str, int], sizes: Sizes, phases=None, seed: int = 0, every: int = 100):
+def train_tower(
+    folder: Path, vocab: dict[str, int], sizes: Sizes, phases=None, seed: int = 0, every: int = 100
+):
     """Train and return the CLIP; a checkpoint in `folder` is resumed, the curve is appended to `tower.jsonl`."""
     phases = phases or curriculum()
     folder.mkdir(parents=True, exist_ok=True)
@@ -183,7 +188,9 @@ def train_tower(folder: Path, vocab: dict[str, int], sizes: Sizes, phases=None, 
         rate = phase.rate * min(1.0, (inside + 1) / 50) * (0.1 + 0.9 * _cosine(inside / phase.steps))
         for group in optimizer.param_groups:
             group["lr"] = rate
-        rng = np.random.default_rng([seed, step])  # the batch depends on the step alone, so a resumed run is the same
+        rng = np.random.default_rng(
+            [seed, step]
+        )  # the batch depends on the step alone, so a resumed run is the same
         loss, matched, told = tower_loss(clip, head, vocab, rng, phase)
         optimizer.zero_grad()
         loss.backward()

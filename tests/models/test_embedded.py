@@ -1,4 +1,4 @@
-"""The embedded model on disk: small shards, loadable as a hub checkpoint is, with the CLIP pair of its tower."""
+"""The embedded model on disk: small shards, loadable as a hub checkpoint is, with its tower's CLIP pair."""
 
 from __future__ import annotations
 
