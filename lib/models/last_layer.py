@@ -43,7 +43,9 @@ class LastLayer:
         if kind not in KINDS:
             raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
         left, right = ({"q": self.query, "k": self.key}[letter] for letter in kind)
-        return ((left @ right.mT) * self.scaling).softmax(-1).mean(1)
+        # Head by head: all heads of some hundred pictures at once would fill the memory.
+        heads = zip(left.unbind(1), right.unbind(1), strict=True)
+        return sum(((q @ k.mT) * self.scaling).softmax(-1) for q, k in heads) / left.shape[1]
 
 
 @torch.no_grad()

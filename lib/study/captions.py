@@ -79,6 +79,8 @@ CAPTIONS: Mapping[str, str] = MappingProxyType(
         "11_controls": "Accuracy at one budget; the line is the unpruned model.",
         "11_shuffled_question": "The model is asked the right question in every bar; only the pruning "
         "method is told another one, taken from another picture and suite. The line is the unpruned model.",
+        "11_positions": "Paired differences over all suites, by budget: kept tokens with their original positions "
+        "against the same tokens counted anew. The oracle shows whether it is the choice or the prompt that fails.",
         "A-1_against_fastv": "Paired difference on the same questions, by suite and over all suites, one "
         "colour and marker a budget. Right of zero AdaptPrune answers more.",
         "A-2_cues": _BESIDE,

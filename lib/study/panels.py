@@ -244,6 +244,13 @@ def by_budget(study: Study, pairs: Mapping[str, tuple[str, str]], budgets: Seque
     return pd.DataFrame(rows)
 
 
+def positions(study: Study, budgets: Sequence[int]) -> pd.DataFrame:
+    """Measure what original positions bring over renumbered ones, for the arms that were run both ways."""
+    arms = ("oracle", "desap", "cls", "random")
+    pairs = {look(arm).label: (arm, f"{arm}/positions=renumbered") for arm in arms}
+    return by_budget(study, pairs, budgets)
+
+
 def measure_means(study: Study, labels: Mapping[str, str]) -> pd.DataFrame:
     """Average measured quantities with intervals: arm (for its look), label, n, estimate, low, high."""
     rows = []

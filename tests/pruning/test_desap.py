@@ -10,7 +10,7 @@ import torch
 
 from lib.pruning import methods
 from lib.pruning.methods import DeSAP, Needs
-from tests import oracles
+from lib.study import oracles
 from tests.pruning.builders import chosen, make_cues
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib.pruning import selection
-from tests import oracles
+from lib.study import oracles
 from tests.pruning.builders import example
 
 few = settings(max_examples=25, deadline=None)

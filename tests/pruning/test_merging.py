@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib.pruning.merging import average_into_kept
-from tests import oracles
+from lib.study import oracles
 
 
 def example(seed: int, batch: int, tokens: int, count: int, width: int = 6):
