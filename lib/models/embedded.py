@@ -221,5 +221,5 @@ def save(folder: Path, model, clip: CLIPModel, sizes: Sizes, vocab: dict[str, in
 
 def pixels(images) -> torch.Tensor:
     """`[B,P,P,3]` uint8 arrays to the tower's input `[B,3,P,P]`, as the processor does for images of the right size."""
-    x = torch.as_tensor(images).permute(0, 3, 1, 2).float() / 255.0
+    x = torch.tensor(images).permute(0, 3, 1, 2).float() / 255.0
     return (x - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)

@@ -128,6 +128,8 @@ def retention_curves(study: Study) -> tuple[Figure, pd.DataFrame]:
     title = "share of the unpruned accuracy kept: ours (lines), published (hollow)"
     figure = curves(table, study.tokens, arms, published, "share of unpruned accuracy", title)
     figure.axes[0].axhline(1.0, color="0.15", linewidth=1.1)
+    for points in figure.axes[0].collections:
+        points.set_zorder(5)  # what others published must not hide behind the lines
     plotted = pd.concat([table.assign(source="this study"), published], ignore_index=True)
     return figure, plotted
 
@@ -293,9 +295,10 @@ def mechanism_bars(study: Study) -> tuple[Figure, pd.DataFrame]:
     figure, (left, right) = plt.subplots(
         1, 2, figsize=size, layout="constrained", gridspec_kw={"width_ratios": [1, 1.3]}
     )
-    ablation_bars(alike, xlabel="cosine with the full hidden state", ax=left)
+    for frame, ax in ((alike, left), (found, right)):
+        if len(frame):  # a quantity that was not measured leaves its panel empty
+            ablation_bars(frame, ax=ax)
     left.axvline(0, color="0.15", linewidth=1.1)
-    ablation_bars(found, xlabel="share", ax=right)
     left.set_xlabel("cosine with the full hidden state")
     right.set_xlabel("share of kept tokens on the evidence (line: chance)")
     for ax, title in ((left, "what the last layer's output resembles"), (right, "who finds the evidence")):

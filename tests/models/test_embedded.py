@@ -88,7 +88,7 @@ def test_prompt_holds_one_placeholder_a_patch_and_unknown_words_are_marked(made,
 def test_pixels_are_the_processors(made, picture):
     processor = AutoProcessor.from_pretrained(made[0])
     theirs = inputs_of(processor, picture)["pixel_values"]
-    torch.testing.assert_close(embedded.pixels(np.asarray(picture)[None]), theirs, atol=1e-6, rtol=0)
+    torch.testing.assert_close(embedded.pixels(np.array(picture)[None]), theirs, atol=1e-6, rtol=0)
 
 
 def test_tower_is_frozen_and_nothing_else(made):
