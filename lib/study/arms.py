@@ -8,15 +8,16 @@ from lib.study.evaluate import Arm, grid_of_arms
 BUDGETS = (48, 32, 16)  # of 144, as the papers' 192, 128 and 64 of 576
 CURVE = (108, 72, 48, 32, 16, 8)  # pruning rates 0.25 to 0.94
 TIGHT = 16
+RANDOM_SEEDS = (0, 1, 2)
 
 
 def shared_arms() -> list[Arm]:
     """Reference arms and the curves of every method."""
     arms = [Arm(method=make("none")), Arm(method=make("blind"))]
     arms += grid_of_arms(("desap", "cls", "fastv", "adaptprune"), CURVE)
-    arms += grid_of_arms(("oracle",), BUDGETS)
-    arms += grid_of_arms(("uniform",), (TIGHT,))
-    arms += grid_of_arms(("random",), CURVE)
+    arms += grid_of_arms(("oracle", "uniform"), BUDGETS)
+    for seed in RANDOM_SEEDS:
+        arms += grid_of_arms(("random",), CURVE if seed == 0 else BUDGETS, seed=seed)
     # What the position policy does to prompts that are shortened before the language model.
     arms += grid_of_arms(("desap", "cls", "oracle", "random"), BUDGETS, positions="renumbered")
     return arms
@@ -31,7 +32,12 @@ def desap_arms() -> list[Arm]:
         task_only | {"aligned": False},
         task_only | {"similarity": "vanilla"},
         task_only | {"similarity": "vanilla", "aligned": False},
+        task_only | {"similarity": "negated"},
+        task_only | {"special_tokens": False},
+        task_only | {"normalised": False},
         {"merge": False},
+        {"combine": "sum"},
+        {"saliency_layer": -2},
     ]
     arms = [Arm(method=make("desap", keep=TIGHT, **fields)) for fields in variants]
     arms += [Arm(method=make("desap", keep=TIGHT, **fields), shuffled=True) for fields in ({}, task_only)]
@@ -44,7 +50,11 @@ def adaptprune_arms() -> list[Arm]:
         {"centre": False, "spatial": False, "similarity": False},
         {"spatial": False, "similarity": False},
         {"similarity": False},
+        {"spatial": False},
+        {"centre": False},
+        {"keys": "normed"},
+        {"layer": 3},
     ]
     arms = [Arm(method=make("adaptprune", keep=TIGHT, **fields)) for fields in variants]
-    arms += [Arm(method=make("adaptprune", keep=TIGHT, scale_to_grid=True))]
+    arms += [Arm(method=make("adaptprune", keep=keep, scale_to_grid=True)) for keep in BUDGETS]
     return arms

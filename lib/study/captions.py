@@ -19,6 +19,7 @@ LABELS: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "desap/share=0.25": "a quarter task",
             "desap/share=0.75": "three quarters task",
             _TASK: "task only",
+            "desap/combine=sum": "sum of both maps",
             "desap/merge=False": "half and half, no merging",
         },
         "D-8_attention": {
@@ -26,12 +27,16 @@ LABELS: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "desap/attention=qk": "query-key",
             "desap/attention=vv": "value-value",
             "desap/attention=kk": "key-key",
+            "desap/saliency_layer=-2": "saliency from layer -2",
         },
         "D-9_similarity": {
             _TASK: "decoupled, aligned",
             f"{_TASK},aligned=False": "decoupled, plain cosine",
             f"{_TASK},similarity=vanilla": "vanilla, aligned",
             f"{_TASK},similarity=vanilla,aligned=False": "vanilla, plain cosine",
+            f"{_TASK},similarity=negated": "vanilla, sign turned",
+            f"{_TASK},special_tokens=False": "no start and end token",
+            f"{_TASK},normalised=False": "not normalised",
             "random": "random",
         },
         "11_controls": {
@@ -57,6 +62,10 @@ LABELS: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "adaptprune/spatial=False,similarity=False": "+ centre prior",
             "adaptprune/similarity=False": "+ distance",
             "adaptprune": "+ similarity (all cues)",
+            "adaptprune/centre=False": "all but centre prior",
+            "adaptprune/spatial=False": "all but distance",
+            "adaptprune/keys=normed": "all, keys after layer norm",
+            "adaptprune/layer=3": "all, one layer later",
         },
     }
 )
@@ -70,9 +79,10 @@ CAPTIONS: Mapping[str, str] = MappingProxyType(
         "Hollow grey markers: published values on LLaVA-1.5-7B at the same share of tokens; a marker's "
         "shape names the method as in the lines. Model and benchmark differ, so their height is context and "
         "no verdict.",
-        "D-7_share": f"{_BESIDE} Leaving out merging is a control of this study.",
-        "D-8_attention": _BESIDE,
-        "D-9_similarity": f"Task cue alone. {_BESIDE} Random tokens are the floor.",
+        "D-7_share": f"{_BESIDE} Summing the maps and leaving out merging are controls of this study.",
+        "D-8_attention": f"{_BESIDE} The last bar is another reading of a step that the paper leaves open.",
+        "D-9_similarity": f"Task cue alone. {_BESIDE} The sign, the special tokens and the normalisation are "
+        "switches of this study; random tokens are the floor.",
         "D-16_localisation": "Left: mean cosine over an image's patches. Right: share of the kept tokens "
         "that lie on the boxes which answer the question, in suites whose answer has a place; the line is "
         "the share that tokens drawn by chance have.",
@@ -83,7 +93,7 @@ CAPTIONS: Mapping[str, str] = MappingProxyType(
         "against the same tokens counted anew. The oracle shows whether it is the choice or the prompt that fails.",
         "A-1_against_fastv": "Paired difference on the same questions, by suite and over all suites, one "
         "colour and marker a budget. Right of zero AdaptPrune answers more.",
-        "A-2_cues": _BESIDE,
-        "21_scale_to_grid": "Paired differences over all suites.",
+        "A-2_cues": f"{_BESIDE} Without distance no window is left, so likeness reaches over the whole picture.",
+        "21_scale_to_grid": "Paired differences over all suites, by budget.",
     }
 )

@@ -60,6 +60,17 @@ def words() -> list[str]:
     return sorted(seen)
 
 
+def place_of(box: np.ndarray, corner: tuple[int, int] = (0, 0)) -> str:
+    """Name the quarter of the frame in which a box (pixels of its picture) has its middle.
+
+    `corner` is the row and column of the picture's first patch in the frame that the tower's position table covers.
+    """
+    middle = Layout().pixels / 2
+    low = PATCH * corner[0] + (box[1] + box[3]) / 2 > middle
+    right = PATCH * corner[1] + (box[0] + box[2]) / 2 > middle
+    return PLACES[2 * int(low) + int(right)]
+
+
 def _phrase(scenes: Scenes, row: int, slot: int, rng: np.random.Generator, colored: bool) -> str:
     kind = scenes.kind[row, slot]
     if kind == CARD:
@@ -71,21 +82,29 @@ def _phrase(scenes: Scenes, row: int, slot: int, rng: np.random.Generator, color
 
 
 def caption(
-    scenes: Scenes, row: int, rng: np.random.Generator, colored: bool = True, everything: bool = False
+    scenes: Scenes,
+    row: int,
+    rng: np.random.Generator,
+    colored: bool = True,
+    everything: bool = False,
+    corner: tuple[int, int] | None = None,
 ) -> str:
     """Say what is there: some or all items in random order, at times the background, at times as a question.
 
     Web captions contain questions too; without them the words of a question would be noise to the text encoder.
-    A question names one item that is in the picture and never says where it is.
+    A question names one item that is in the picture and never says where it is. With a `corner` (see `place_of`) half of
+    the captions that are no questions say of each item where it is.
     """
     items = scenes.layout.items
     if not everything and rng.random() < 0.15:
         return _asking(scenes, row, rng, colored)
     count = items if everything else int(rng.integers(1, items + 1))
     slots = rng.permutation(items)[:count]
-    text = _OPENINGS[rng.integers(len(_OPENINGS))] + " , ".join(
-        _phrase(scenes, row, slot, rng, colored) for slot in slots
-    )
+    phrases = [_phrase(scenes, row, slot, rng, colored) for slot in slots]
+    if corner is not None and rng.random() < 0.5:
+        places = [place_of(scenes.box[row, slot], corner) for slot in slots]
+        phrases = [f"{phrase} {place}" for phrase, place in zip(phrases, places, strict=True)]
+    text = _OPENINGS[rng.integers(len(_OPENINGS))] + " , ".join(phrases)
     if everything or rng.random() < 0.5:
         text += f" on {_BACKGROUNDS[scenes.background[row]]}"
     return text
@@ -109,8 +128,17 @@ def _asking(scenes: Scenes, row: int, rng: np.random.Generator, colored: bool) -
     return forms[rng.integers(len(forms))]
 
 
-def questions(scenes: Scenes, row: int, rng: np.random.Generator, per_suite: int = 1) -> list[Question]:
-    """Up to `per_suite` questions of every suite about picture `row`, answers balanced within a suite."""
+def questions(
+    scenes: Scenes,
+    row: int,
+    rng: np.random.Generator,
+    per_suite: int = 1,
+    corner: tuple[int, int] = (0, 0),
+) -> list[Question]:
+    """Up to `per_suite` questions of every suite about picture `row`, answers balanced within a suite.
+
+    `corner` places a small picture of the curriculum in the frame (see `place_of`).
+    """
     makers = {
         "exists": _exists,
         "attribute": _attribute,
@@ -121,8 +149,9 @@ def questions(scenes: Scenes, row: int, rng: np.random.Generator, per_suite: int
     }
     found = []
     for suite in SUITES:
-        for _ in range(per_suite if suite not in ("read", "scene", "count") else 1):
-            question = makers[suite](scenes, row, rng)
+        for turn in range(per_suite if suite not in ("read", "scene") else 1):
+            maker = _count_any if suite == "count" and turn else makers[suite]
+            question = maker(scenes, row, rng, corner)
             if question is not None:
                 found.append(question)
     return found
@@ -133,7 +162,7 @@ def _objects(scenes: Scenes, row: int) -> tuple[np.ndarray, np.ndarray, np.ndarr
     return slots, scenes.color[row, slots], scenes.shape[row, slots]
 
 
-def _exists(scenes: Scenes, row: int, rng: np.random.Generator) -> Question:
+def _exists(scenes: Scenes, row: int, rng: np.random.Generator, corner) -> Question:
     slots, color, shape = _objects(scenes, row)
     present = set(zip(color.tolist(), shape.tolist(), strict=False))
     if rng.random() < 0.5:
@@ -156,7 +185,7 @@ def _single(values: np.ndarray) -> np.ndarray:
     return np.flatnonzero((values[:, None] == values[None]).sum(1) == 1)
 
 
-def _attribute(scenes: Scenes, row: int, rng: np.random.Generator) -> Question | None:
+def _attribute(scenes: Scenes, row: int, rng: np.random.Generator, corner) -> Question | None:
     slots, color, shape = _objects(scenes, row)
     options = [("color", i) for i in _single(shape)] + [("shape", i) for i in _single(color)]
     if not options:
@@ -168,7 +197,7 @@ def _attribute(scenes: Scenes, row: int, rng: np.random.Generator) -> Question |
     return Question("attribute", f"what shape is the {_COLORS[color[i]]} thing ?", SHAPES[shape[i]], box)
 
 
-def _count(scenes: Scenes, row: int, rng: np.random.Generator) -> Question:
+def _count(scenes: Scenes, row: int, rng: np.random.Generator, corner) -> Question:
     slots, color, shape = _objects(scenes, row)
     by_shape, value = scenes.target[row]
     same = (shape if by_shape else color) == value
@@ -177,19 +206,34 @@ def _count(scenes: Scenes, row: int, rng: np.random.Generator) -> Question:
     return Question("count", text, str(int(same.sum())), scenes.box[row, slots[same]])
 
 
-def _where(scenes: Scenes, row: int, rng: np.random.Generator) -> Question | None:
+def _count_any(scenes: Scenes, row: int, rng: np.random.Generator, corner) -> Question | None:
+    """Count another kind of object; numbers up to three that occur in the picture are equally likely."""
+    slots, color, shape = _objects(scenes, row)
+    kinds: dict[int, list[tuple[str, np.ndarray]]] = {}
+    for value in np.unique(shape):
+        kinds.setdefault(int((shape == value).sum()), []).append((plural(SHAPES[value]), shape == value))
+    for value in np.unique(color):
+        kinds.setdefault(int((color == value).sum()), []).append((f"{_COLORS[value]} things", color == value))
+    numbers = [number for number in sorted(kinds) if number <= len(ANSWERS["count"])]
+    if not numbers:
+        return None
+    number = numbers[rng.integers(len(numbers))]
+    named, same = kinds[number][rng.integers(len(kinds[number]))]
+    return Question("count", f"how many {named} are there ?", str(number), scenes.box[row, slots[same]])
+
+
+def _where(scenes: Scenes, row: int, rng: np.random.Generator, corner) -> Question | None:
     slots, color, shape = _objects(scenes, row)
     options = _single(color * len(SHAPES) + shape)
     if not len(options):
         return None
     i = options[rng.integers(len(options))]
     box = scenes.box[row, slots[i]]
-    middle = scenes.layout.pixels / 2
-    place = PLACES[2 * int((box[1] + box[3]) / 2 > middle) + int((box[0] + box[2]) / 2 > middle)]
+    place = place_of(box, corner)
     return Question("where", f"where is the {_COLORS[color[i]]} {SHAPES[shape[i]]} ?", place, box[None])
 
 
-def _read(scenes: Scenes, row: int, rng: np.random.Generator) -> Question | None:
+def _read(scenes: Scenes, row: int, rng: np.random.Generator, corner) -> Question | None:
     slots = np.flatnonzero(scenes.kind[row] == CARD)
     if not len(slots):
         return None
@@ -197,7 +241,7 @@ def _read(scenes: Scenes, row: int, rng: np.random.Generator) -> Question | None
     return Question("read", text, str(scenes.value[row, slots[0]]), scenes.box[row, slots[:1]])
 
 
-def _scene(scenes: Scenes, row: int, rng: np.random.Generator) -> Question:
+def _scene(scenes: Scenes, row: int, rng: np.random.Generator, corner) -> Question:
     whole = np.array([[0, 0, scenes.layout.pixels, scenes.layout.pixels]])
     return Question("scene", "what is in the background ?", _BACKGROUNDS[scenes.background[row]], whole)
 

@@ -149,7 +149,7 @@ def _draw(draw, name: str, centre: float, radius: float, turn: float) -> None:
 
 @lru_cache(maxsize=3)
 def _digit_bank(split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Cards `[n, 24, 24, 2]` (card alpha, ink) and their values `[n]`; four slight distortions of each digit."""
+    """Cards `[n, 24, 24, 2]` (card alpha, ink) and their values `[n]`; slight distortions of each digit."""
     from scipy.ndimage import affine_transform
     from sklearn.datasets import load_digits
 
@@ -157,9 +157,9 @@ def _digit_bank(split: str) -> tuple[np.ndarray, np.ndarray]:
     order = np.random.default_rng(0).permutation(len(data.target))
     low, high = (int(share * len(order)) for share in SPLITS[split])
     chosen = order[low:high]
-    rng = np.random.default_rng(1)
-    cards = np.zeros((4 * len(chosen), CELL, CELL, 2), np.float32)
-    for row, index in enumerate(np.repeat(chosen, 4)):
+    rng, times = np.random.default_rng(1), 16 if split == "train" else 4
+    cards = np.zeros((times * len(chosen), CELL, CELL, 2), np.float32)
+    for row, index in enumerate(np.repeat(chosen, times)):
         side = int(rng.integers(19, 23))
         scale = 8 / (side - 2) * rng.uniform(0.95, 1.1)
         angle, shear = rng.uniform(-0.12, 0.12), rng.uniform(-0.1, 0.1)
@@ -170,7 +170,7 @@ def _digit_bank(split: str) -> tuple[np.ndarray, np.ndarray]:
         start = (CELL - side) // 2
         cards[row, start : start + side, start : start + side, 0] = 1.0
         cards[row, start : start + side, start : start + side, 1] = digit
-    return cards, np.repeat(data.target[chosen], 4)
+    return cards, np.repeat(data.target[chosen], times)
 
 
 @lru_cache(maxsize=3)

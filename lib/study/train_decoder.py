@@ -20,44 +20,48 @@ from tqdm.auto import tqdm
 from lib.models import embedded
 from lib.models.embedded import ASSISTANT, END, PAD, START, USER, Sizes
 from lib.study.questions import SUITES, benchmark, caption, questions
-from lib.study.scenes import PATCH, Layout, Scenes, generate
-from lib.study.train_tower import tower_states
+from lib.study.scenes import Layout, Scenes, generate
+from lib.study.train_tower import MUON, split_optimizers, tower_states
 
-BLOCK = 12  # longest question, answer and end token
+BLOCK = 10  # longest question, answer and end token
 STORY = 20  # a caption block
 CAPTION_PROMPT = "what is there ?"
+HALF, NINE = Layout(cells=2, objects=3, cards=1, badges=0), Layout(cells=3, objects=5, cards=1, badges=1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """One stretch of the decoder's training."""
+    """One stretch of the decoder's training; each step draws one of `layouts` by its share."""
 
     steps: int
-    batch: int  # pictures; each carries `blocks` questions
-    rate: float  # peak learning rate
-    layout: Layout = Layout()
-    per_suite: int = 3
-    stories: int = 1  # captions a picture, learned as answers to "what is there ?" (LLaVA's first stage)
-
-
-def curriculum(scale: float = 1.0) -> tuple[Phase, ...]:
-    """Quarter pictures first (their sequences are short), then whole scenes."""
-    quarter = Layout(cells=2, objects=3, cards=1, badges=0)
-    steps = [max(1, round(scale * n)) for n in (200, 800)]
-    return (
-        Phase(steps=steps[0], batch=32, rate=1.5e-3, layout=quarter, per_suite=2),
-        Phase(steps=steps[1], batch=16, rate=1e-3),
+    batch: int  # whole pictures; smaller ones come in larger batches of about as many tokens
+    rate: float  # peak learning rate of AdamW; Muon's is MUON times as high
+    layouts: tuple[tuple[float, Layout], ...] = ((1.0, Layout()),)
+    per_suite: int = 4
+    stories: int = 0  # captions a picture, learned as answers to "what is there ?" (LLaVA's first stage)
+    alone: int = (
+        2  # questions without the picture, as LLaVA's text-only dialogues: a prompt without image is in range
     )
 
 
-def blocks(per_suite: int) -> int:
-    """Questions a picture: `per_suite` of exists, attribute and where, one of count, read and scene."""
-    return 3 * per_suite + 3
+def curriculum(scale: float = 1.0) -> tuple[Phase, ...]:
+    """Small pictures first, then mostly whole scenes; prompts of 36, 81 and 144 visual tokens stay in range."""
+    steps = [max(1, round(scale * n)) for n in (350, 1700)]
+    return (
+        Phase(steps=steps[0], batch=16, rate=1.5e-3, layouts=((0.7, HALF), (0.3, NINE)), stories=1),
+        Phase(steps=steps[1], batch=16, rate=1e-3, layouts=((0.15, HALF), (0.20, NINE), (0.65, Layout()))),
+    )
 
 
-def pack(scenes: Scenes, vocab: dict[str, int], rng: np.random.Generator, phase: Phase):
-    """Token ids `[B, blocks*BLOCK + stories*STORY]` and labels (-100 where nothing is to be learned)."""
-    width = blocks(phase.per_suite) * BLOCK + phase.stories * STORY
+def blocks(phase: Phase) -> int:
+    """Questions that see the picture: `per_suite` of exists, attribute, count and where, one of read and scene."""
+    return 4 * phase.per_suite + 2
+
+
+def pack(scenes: Scenes, vocab: dict[str, int], rng: np.random.Generator, phase: Phase, corner: np.ndarray):
+    """Token ids `[B,(blocks+alone)*BLOCK + stories*STORY]` and labels (-100 where nothing is to be learned)."""
+    asking = blocks(phase) + phase.alone
+    width = asking * BLOCK + phase.stories * STORY
     ids = np.full((len(scenes.images), width), PAD)
     labels = np.full_like(ids, -100)
 
@@ -68,40 +72,61 @@ def pack(scenes: Scenes, vocab: dict[str, int], rng: np.random.Generator, phase:
         ids[row, start : start + len(line)] = line
         labels[row, start + len(ask) : start + len(line)] = line[len(ask) :]
 
-    whole = phase.layout.cells == Layout().cells
     for row in range(len(scenes.images)):
-        asked = questions(scenes, row, rng, phase.per_suite)
-        asked = [q for q in asked if whole or q.suite != "where"]  # a quarter picture has no place of its own
-        for block, question in enumerate(asked):
+        asked = questions(scenes, row, rng, phase.per_suite, corner[row])
+        places = [*range(len(asked)), *range(blocks(phase), asking)]
+        asked += [asked[index] for index in rng.integers(0, len(asked), phase.alone)]
+        for block, question in zip(places, asked, strict=True):
             write(row, block * BLOCK, BLOCK, question.text, question.answer)
         for story in range(phase.stories):
-            start = blocks(phase.per_suite) * BLOCK + story * STORY
-            write(row, start, STORY, CAPTION_PROMPT, caption(scenes, row, rng, everything=True))
+            text = caption(scenes, row, rng, everything=True, corner=corner[row])
+            write(row, asking * BLOCK + story * STORY, STORY, CAPTION_PROMPT, text)
     return torch.from_numpy(ids), torch.from_numpy(labels)
 
 
 def packed_mask(visual: int, phase: Phase) -> tuple[torch.Tensor, torch.Tensor]:
-    """Boolean mask `[1,1,S,S]` and positions `[1,S]`: a block sees the picture and its own past."""
+    """Boolean mask `[1,1,S,S]` and positions `[1,S]`: a block sees the picture and its own past.
+
+    Blocks without the picture see `<s> USER:` alone; every second of them counts on from there, the others from where a
+    picture would end, so that both numberings of a prompt without visual tokens are in range.
+    """
     prefix = visual + 2  # <s> USER: and the picture
-    lengths = [BLOCK] * blocks(phase.per_suite) + [STORY] * phase.stories
-    owner = torch.cat([torch.zeros(prefix, dtype=torch.long)] + [
-        torch.full((length,), 1 + index) for index, length in enumerate(lengths)
-    ])  # fmt: skip
-    position = torch.cat([torch.arange(prefix)] + [prefix + torch.arange(length) for length in lengths])
+    lengths = [BLOCK] * (blocks(phase) + phase.alone) + [STORY] * phase.stories
+    alone = range(blocks(phase), blocks(phase) + phase.alone)
+    owner = [torch.zeros(prefix, dtype=torch.long)]
+    position = [torch.arange(prefix)]
+    for index, length in enumerate(lengths):
+        start = 2 if index in alone and index % 2 == 0 else prefix
+        owner.append(torch.full((length,), 1 + index))
+        position.append(start + torch.arange(length))
+    owner, position = torch.cat(owner), torch.cat(position)
     order = torch.arange(len(owner))
+    picture = (order >= 2) & (owner == 0)
+    blind = torch.isin(owner, torch.tensor([1 + index for index in alone]))
     seen = (owner[None] == owner[:, None]) | (owner[None] == 0)
+    seen &= ~(picture[None] & blind[:, None])
     return (seen & (order[None] <= order[:, None]))[None, None], position[None]
 
 
-def decoder_loss(model, scenes: Scenes, vocab, rng, phase: Phase, mask: torch.Tensor, position: torch.Tensor):
+def draw_scenes(rng: np.random.Generator, phase: Phase) -> Scenes:
+    """Draw the scenes of one step: one layout, about as many tokens whatever its size."""
+    shares = [share for share, _ in phase.layouts]
+    layout = phase.layouts[rng.choice(len(shares), p=shares)][1]
+    asked = BLOCK * (blocks(phase) + phase.alone) + STORY * phase.stories
+    whole, here = (math.prod(one.grid) + asked for one in (Layout(), layout))
+    return generate(rng, round(phase.batch * whole / here), layout)
+
+
+def decoder_loss(model, scenes: Scenes, vocab, rng, phase: Phase):
     """Cross-entropy of answers and captions for one batch of pictures."""
     core = model.model
-    side = core.config.vision_config.image_size // PATCH
-    room = side - phase.layout.pixels // PATCH
-    corner = torch.from_numpy(rng.integers(0, room + 1, (len(scenes.images), 2)))
+    room = Layout().grid[0] - scenes.layout.grid[0]
+    corner = rng.integers(0, room + 1, (len(scenes.images), 2))
     with torch.no_grad():
-        features = tower_states(core.vision_tower, embedded.pixels(scenes.images), corner)[-2][:, 1:]
-    ids, labels = pack(scenes, vocab, rng, phase)
+        seen = tower_states(core.vision_tower, embedded.pixels(scenes.images), torch.from_numpy(corner))
+    features = seen[-2][:, 1:]
+    mask, position = packed_mask(features.shape[1], phase)
+    ids, labels = pack(scenes, vocab, rng, phase, corner)
     words = core.language_model.embed_tokens
     start = words(torch.tensor([[START, USER]])).expand(len(ids), -1, -1)
     inputs = torch.cat([start, core.multi_modal_projector(features), words(ids)], 1)
@@ -118,11 +143,11 @@ def decoder_loss(model, scenes: Scenes, vocab, rng, phase: Phase, mask: torch.Te
 def accuracy(model, scenes: Scenes, asked, vocab: dict[str, int], blind: bool = False) -> dict[str, float]:
     """Share of right first answer words a suite, read from one packed pass (a quick check, not the study's evaluation)."""
     core = model.model
-    phase = Phase(steps=1, batch=1, rate=1.0, per_suite=1, stories=0)
+    phase = Phase(steps=1, batch=1, rate=1.0, per_suite=1, alone=0)
     right: dict[str, list[bool]] = {suite: [] for suite in SUITES}
     for first in range(0, len(asked), 50):
         some = asked[first : first + 50]
-        ids = torch.full((len(some), len(SUITES), BLOCK), PAD)
+        ids = torch.full((len(some), blocks(phase), BLOCK), PAD)
         last = torch.zeros(len(some), len(SUITES), dtype=torch.long)
         for row, found in enumerate(some):
             for block, question in enumerate(found):
@@ -157,28 +182,30 @@ def train_decoder(
     torch.manual_seed(seed)
     model = embedded.llava_model(sizes, clip, len(vocab))
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, betas=(0.9, 0.98), weight_decay=0.01)
+    optimizers = split_optimizers(model)
     total, step, file = sum(phase.steps for phase in phases), 0, folder / "decoder.pt"
     if file.exists():
         state = torch.load(file, weights_only=True)
         model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
+        for optimizer, kept in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(kept)
         step = state["step"]
     validation = benchmark("validation", 100, seed=0)
     bar, started, recent = tqdm(total=total, initial=step, desc="decoder", mininterval=5), time.time(), []
     while step < total:
         phase, inside = _phase_at(phases, step)
         rate = phase.rate * min(1.0, (inside + 1) / 100) * (0.05 + 0.95 * _cosine(inside / phase.steps))
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+        for optimizer, times in zip(optimizers, (MUON, 1.0), strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = times * rate
         rng = np.random.default_rng([seed, 1, step])
-        scenes = generate(rng, phase.batch, phase.layout)
-        mask, position = packed_mask((phase.layout.pixels // PATCH) ** 2, phase)
-        loss = decoder_loss(model, scenes, vocab, rng, phase, mask, position)
-        optimizer.zero_grad()
+        scenes = draw_scenes(rng, phase)
+        loss = decoder_loss(model, scenes, vocab, rng, phase)
+        model.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         step += 1
         recent.append(loss.item())
         bar.update()
@@ -189,9 +216,8 @@ def train_decoder(
                 line |= {
                     f"validation {k}": round(v, 3) for k, v in accuracy(model, *validation, vocab).items()
                 }
-                torch.save(
-                    {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}, file
-                )
+                states = [optimizer.state_dict() for optimizer in optimizers]
+                torch.save({"model": model.state_dict(), "optimizers": states, "step": step}, file)
             bar.set_postfix(loss=line["loss"])
             with (folder / "decoder.jsonl").open("a") as log:
                 log.write(json.dumps(line) + "\n")

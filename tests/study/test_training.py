@@ -40,7 +40,7 @@ def tower_phases(count):
 
 
 def decoder_phases(count):
-    one = {"steps": 1, "batch": 2, "rate": 1e-3, "layout": SMALL, "per_suite": 1}
+    one = {"steps": 1, "batch": 2, "rate": 1e-3, "layouts": ((1.0, SMALL),), "per_suite": 1}
     return tuple(train_decoder.Phase(**one) for _ in range(count))
 
 
@@ -73,31 +73,34 @@ def test_a_resumed_decoder_is_the_straight_one(tmp_path, clip, vocab):
     assert all(0 <= lines[-1][f"validation {suite}"] <= 1 for suite in ("exists", "read"))
 
 
-def test_packed_loss_is_the_loss_of_single_prompts(model, vocab):
-    phase = train_decoder.Phase(steps=1, batch=2, rate=1.0, per_suite=1)
-    scenes = generate(np.random.default_rng(3), 2, phase.layout)
-    mask, position = train_decoder.packed_mask(SIZES.grid**2, phase)
+@pytest.mark.parametrize("alone", [0, 2])
+def test_packed_loss_is_the_loss_of_single_prompts(model, vocab, alone):
+    phase = train_decoder.Phase(steps=1, batch=2, rate=1.0, per_suite=1, stories=1, alone=alone)
+    scenes = generate(np.random.default_rng(3), 2)
     with torch.no_grad():
-        packed = train_decoder.decoder_loss(
-            model, scenes, vocab, np.random.default_rng(5), phase, mask, position
-        )
+        packed = train_decoder.decoder_loss(model, scenes, vocab, np.random.default_rng(5), phase)
     rng = np.random.default_rng(5)
-    rng.integers(0, 1, (2, 2))  # where the picture lies: the only place that a whole one has
-    ids, labels = train_decoder.pack(scenes, vocab, rng, phase)
-    starts = [block * train_decoder.BLOCK for block in range(train_decoder.blocks(1))]
-    rooms = [train_decoder.BLOCK] * len(starts) + [train_decoder.STORY]
-    starts.append(len(starts) * train_decoder.BLOCK)
+    corner = rng.integers(0, 1, (2, 2))  # where the picture lies: the only place that a whole one has
+    ids, labels = train_decoder.pack(scenes, vocab, rng, phase, corner)
+    seeing, visual = train_decoder.blocks(phase), SIZES.grid**2
+    rooms = [train_decoder.BLOCK] * (seeing + alone) + [train_decoder.STORY]
+    starts = np.cumsum([0, *rooms])
     losses = []
     for row, picture in enumerate(embedded.pixels(scenes.images)):
-        for start, room in zip(starts, rooms, strict=True):
+        for block, (start, room) in enumerate(zip(starts, rooms, strict=False)):
             line, wanted = ids[row, start : start + room], labels[row, start : start + room]
             line, wanted = line[line != PAD], wanted[line != PAD]
             if not len(line):
                 continue
-            prompt = torch.cat([torch.tensor([START, USER, *[IMAGE] * SIZES.grid**2]), line])[None]
+            blind = seeing <= block < seeing + alone
+            prefix = [START, USER] if blind else [START, USER, *[IMAGE] * visual]
+            prompt = torch.cat([torch.tensor(prefix), line])[None]
+            begin = 2 if blind and block % 2 == 0 else visual + 2  # where the block counts on from
+            position = torch.cat([torch.arange(len(prefix)), begin + torch.arange(len(line))])[None]
+            picture_or_none = {} if blind else {"pixel_values": picture[None]}
             with torch.no_grad():
-                logits = model(input_ids=prompt, pixel_values=picture[None]).logits[0, -len(line) - 1 : -1]
-            learned = wanted != -100
+                logits = model(input_ids=prompt, position_ids=position, **picture_or_none).logits[0]
+            logits, learned = logits[-len(line) - 1 : -1], wanted != -100
             losses.append(
                 torch.nn.functional.cross_entropy(logits[learned], wanted[learned], reduction="none")
             )
@@ -106,8 +109,8 @@ def test_packed_loss_is_the_loss_of_single_prompts(model, vocab):
 
 def test_pack_teaches_answers_only(vocab):
     phase = train_decoder.Phase(steps=1, batch=2, rate=1.0, per_suite=1, stories=0)
-    scenes = generate(np.random.default_rng(3), 4, phase.layout)
-    ids, labels = train_decoder.pack(scenes, vocab, np.random.default_rng(5), phase)
+    scenes = generate(np.random.default_rng(3), 4)
+    ids, labels = train_decoder.pack(scenes, vocab, np.random.default_rng(5), phase, np.zeros((4, 2), int))
     learned = labels != -100
     assert torch.equal(ids[learned], labels[learned])
     names = {index: word for word, index in vocab.items()}
@@ -126,6 +129,11 @@ def test_blocks_do_not_see_each_other():
     assert not seen[second, first : first + train_decoder.BLOCK].any()
     assert not torch.triu(seen, 1).any()
     assert int(position[0, first]) == int(position[0, second]) == prefix
+    apart = prefix + train_decoder.blocks(phase) * train_decoder.BLOCK
+    for start, begin in ((apart, 2), (apart + train_decoder.BLOCK, prefix)):
+        assert seen[start, :2].all()
+        assert not seen[start, 2:start].any()
+        assert int(position[0, start]) == begin
 
 
 def test_contrast_spares_twins(clip):
