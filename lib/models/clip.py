@@ -19,7 +19,7 @@ from transformers import AutoTokenizer, CLIPModel, PreTrainedTokenizerBase
 from lib.models.attention import Sight, probe
 from lib.models.hub import locate
 
-KINDS = ("qq", "qk", "kk", "vv", "hidden")
+KINDS = ("qq", "qk", "kk", "vv", "hidden", "penultimate")
 
 
 @dataclass(frozen=True)
@@ -204,7 +204,7 @@ def patches(
     post_layernorm, visual_projection : applied to every token, as CLIP itself does to [CLS] alone.
     kind : what is projected. "qk" is the attention output of the layer; "qq", "kk" and "vv" weight the
         values by query-query, key-key or value-value products instead; "hidden" is the output of the whole
-        layer.
+        layer, "penultimate" what enters it.
 
     Returns
     -------
@@ -217,7 +217,9 @@ def patches(
     """
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
-    if kind == "hidden":
+    if kind == "penultimate":
+        states = residual
+    elif kind == "hidden":
         # Not the call: hooks on the layer would take this for a second run.
         states = last_layer.forward(residual, None)
     else:

@@ -49,6 +49,8 @@ class Executor:
     def _project(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         features = args[0]
         cues = self.watch.cues(features)
+        if self.needs.projected:
+            cues["projected"] = module.forward(features)  # not the call, which would come back here
         choice = None
         if self.method.layer == 0:
             choice = self._choose(Cues(grid=self.anatomy.grid, features=features, **cues))

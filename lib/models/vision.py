@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +38,7 @@ class Watch:
         self.anatomy, self.needs, self.given = anatomy, needs, given
         self.saliency: Tensor | None = None
         self.residual: Tensor | None = None
+        self.keys: Tensor | None = None
         self.seeds: list[int] | None = None
 
     def install(self, stack: ExitStack) -> None:
@@ -44,25 +46,31 @@ class Watch:
         layers = self.anatomy.vision_layers
         tower = self.anatomy.tower.register_forward_pre_hook(self._start, with_kwargs=True)
         stack.callback(tower.remove)
-        layer = self.needs.saliency_layer
-        if layer is not None:
-            if not -len(layers) <= layer < len(layers):
-                raise ValueError(
-                    f"saliency_layer must be within the {len(layers)} vision layers, got {layer}"
-                )
-            stack.enter_context(probe(layers[layer].self_attn, self._look))
+        for name in ("saliency_layer", "vision_keys"):
+            layer = getattr(self.needs, name)
+            if layer is not None and not -len(layers) <= layer < len(layers):
+                raise ValueError(f"{name} must be within the {len(layers)} vision layers, got {layer}")
+        if self.needs.saliency_layer is not None:
+            stack.enter_context(probe(layers[self.needs.saliency_layer].self_attn, self._look))
+        if self.needs.vision_keys is not None:
+            attention = layers[self.needs.vision_keys].self_attn
+            hook = partial(self._keys, attention.num_heads)
+            stack.callback(attention.k_proj.register_forward_hook(hook).remove)
         if self.needs.patches is not None:
             last = layers[-1].register_forward_pre_hook(self._last_layer, with_kwargs=True)
             stack.callback(last.remove)
 
     def _start(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
-        self.saliency = self.residual = self.seeds = None
+        self.saliency = self.residual = self.keys = self.seeds = None
         if self.needs.seeds:
             pixels = args[0] if args else kwargs["pixel_values"]
             self.seeds = row_seeds(pixels, self.given.text)
 
     def _look(self, sight: Sight) -> None:
         self.saliency = sight.row(0)[:, :, 1:]
+
+    def _keys(self, heads: int, module: nn.Module, args: tuple, output: Tensor) -> None:
+        self.keys = output[:, 1:].unflatten(-1, (heads, -1)).mean(2)
 
     def _last_layer(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
         self.residual = args[0] if args else kwargs["hidden_states"]
@@ -84,6 +92,8 @@ class Watch:
         found: dict[str, object] = {}
         if self.saliency is not None:
             found["saliency"] = self.saliency
+        if self.keys is not None:
+            found["vision_keys"] = self.keys
         if self.needs.patches is not None:
             found["patches"], found["image"] = self._patches()
         words, evidence = self.given.words, self.given.evidence

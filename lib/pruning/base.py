@@ -16,7 +16,7 @@ from lib.pruning.checks import check_grid, check_integer, check_option, check_sh
 from lib.pruning.picking import ROUNDINGS, budget, check_keep
 
 POSITIONS = ("original", "renumbered")
-PATCHES = ("qq", "qk", "kk", "vv", "hidden")
+PATCHES = ("qq", "qk", "kk", "vv", "hidden", "penultimate")
 KEYS = ("raw", "normed")
 
 
@@ -25,7 +25,11 @@ class Needs:
     """What has to be captured for a method; everything is off by default."""
 
     saliency_layer: int | None = None  # vision layer (Python index) whose [CLS] attention row is wanted
-    patches: str | None = None  # patches in the joint space: last attention output re-weighted, or "hidden"
+    patches: str | None = (
+        None  # patches in the joint space: last attention output re-weighted, or a hidden state
+    )
+    vision_keys: int | None = None  # vision layer (Python index) whose keys of the patches are wanted
+    projected: bool = False  # what the projector makes of the features
     text: bool = False  # the question's tokens from the paired text tower
     attention: bool = False  # attention of the last real prompt token in decoder layer `layer - 1`
     keys: str | None = None  # key projection at decoder layer `layer`: "raw" hidden state, or "normed"
@@ -41,6 +45,8 @@ class Cues:
     features: Tensor  # [B, N, D] stage 0: the projector's input; stage K: hidden states entering layer K
     saliency: Tensor | None = None  # [B, H, N] [CLS] attention over the patches
     patches: Tensor | None = None  # [B, N, E] not normalised
+    vision_keys: Tensor | None = None  # [B, N, d] head mean of a vision layer's keys
+    projected: Tensor | None = None  # [B, N, W] the projector's output
     image: Tensor | None = None  # [B, E] the [CLS] row of the same projection
     tokens: Tensor | None = None  # [B, T, E] text tokens, not normalised, start and end tokens included
     sentence: Tensor | None = None  # [B, E] the [EOS] text embedding

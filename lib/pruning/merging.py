@@ -35,22 +35,46 @@ def average_into_kept(features: Tensor, kept: Tensor) -> Tensor:
     Source: DeSAP section 4.3. That the kept token counts in the mean with weight 1 is our reading.
     """
     check_shape("features", features, B=None, N=None, D=None)
-    batch, tokens, width = features.shape
+    batch, tokens, _ = features.shape
     check_shape("kept", kept, B=batch, k=None)
     _check_kept(kept, tokens)
     check_scores("features", features)
-    count = kept.shape[1]
-    if count == tokens:
+    if kept.shape[1] == tokens:
         return features
+    nearest = cosine(features, gather_rows(features, kept)).argmax(-1)  # [B, N]; the first of equal maxima
+    return join(features, kept, nearest)
 
-    centres = features.gather(1, kept[..., None].expand(-1, -1, width))
+
+def join(features: Tensor, kept: Tensor, nearest: Tensor) -> Tensor:
+    """Average every token into the kept token of its group.
+
+    Parameters
+    ----------
+    features
+        [B, N, D].
+    kept
+        [B, k] int64, ascending positions of the kept tokens.
+    nearest
+        [B, N] int64, each token's group: a place in ``kept``. A kept token belongs to its own, whatever is said.
+
+    Returns
+    -------
+    Tensor
+        [B, k, D] in the dtype of ``features``; where all tokens are kept, ``features`` itself.
+    """
+    count = kept.shape[1]
+    if count == features.shape[1]:
+        return features
     slots = torch.arange(count, device=features.device)
-    nearest = cosine(features, centres).argmax(-1)  # [B, N]; argmax gives the first of equal maxima
-    nearest = nearest.scatter(1, kept, slots.expand(batch, -1))  # a kept token stays its own centre
-    member = (
-        nearest[..., None] == slots
-    ).float()  # [B, N, k]; a product, since a scattered sum has no fixed order
+    nearest = nearest.scatter(1, kept, slots.expand(kept.shape[0], -1))
+    # A product, since a scattered sum has no fixed order.
+    member = (nearest[..., None] == slots).float()  # [B, N, k]
     return ((member.mT @ features.float()) / member.sum(1)[..., None]).to(features.dtype)
+
+
+def gather_rows(features: Tensor, places: Tensor) -> Tensor:
+    """Rows of ``features`` [B, N, D] at ``places`` [B, M]: [B, M, D]."""
+    return features.gather(1, places[..., None].expand(-1, -1, features.shape[2]))
 
 
 def _check_kept(kept: Tensor, tokens: int) -> None:

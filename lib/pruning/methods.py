@@ -24,29 +24,55 @@ from lib.pruning.cues import (
     last_query_saliency,
 )
 from lib.pruning.merging import average_into_kept
+from lib.pruning.peers import (
+    CDPruner,
+    CentreCrop,
+    Dart,
+    DivPrune,
+    HoloV,
+    MultiCue,
+    Pooling,
+    ToMe,
+    Trim,
+    VisionZip,
+    VisPruner,
+    to_unit_range,
+)
 from lib.pruning.selection import adaptive_nms, split_top_k, top_k
 
 __all__ = [
     "NAMES",
     "AdaptPrune",
     "Blind",
+    "CDPruner",
+    "CentreCrop",
     "Choice",
     "ClsTopK",
     "Cues",
+    "Dart",
     "DeSAP",
+    "DivPrune",
     "FastV",
+    "HoloV",
     "Method",
+    "MultiCue",
     "Needs",
     "NoPruning",
     "Oracle",
+    "Pooling",
     "Random",
+    "ToMe",
+    "Trim",
     "UniformGrid",
+    "VisPruner",
+    "VisionZip",
     "make",
     "rows",
 ]
 
 SIMILARITIES = ("decoupled", "vanilla", "negated")
 COMBINATIONS = ("split", "sum")
+REWEIGHTED = tuple(kind for kind in PATCHES if kind not in ("hidden", "penultimate"))
 PAPER_GRID = 24.0  # side of the grid on which AdaptPrune's constants were published
 
 
@@ -89,7 +115,7 @@ class DeSAP(Method):
         check_number("share", self.share, least=0.0, most=1.0)
         check_option("combine", self.combine, COMBINATIONS)
         check_option("similarity", self.similarity, SIMILARITIES)
-        check_option("attention", self.attention, [kind for kind in PATCHES if kind != "hidden"])
+        check_option("attention", self.attention, REWEIGHTED)
         for flag in ("aligned", "normalised", "special_tokens", "merge"):
             check_flag(flag, getattr(self, flag))
         check_number("scale", self.scale)
@@ -118,7 +144,7 @@ class DeSAP(Method):
         elif self.combine == "split":
             kept = split_top_k(scores["task"], scores["saliency"], count, self.share)
         else:
-            task, saliency = (_to_unit_range(scores[cue]) for cue in ("task", "saliency"))
+            task, saliency = (to_unit_range(scores[cue]) for cue in ("task", "saliency"))
             kept = top_k(self.share * task + (1 - self.share) * saliency, count)
         merged = average_into_kept(cues.features, kept) if self.merge else None
         return Choice(kept, scores, merged)
@@ -229,7 +255,28 @@ class AdaptPrune(Method):
 
 _METHODS: dict[str, type[Method]] = {
     kind.name: kind
-    for kind in (NoPruning, Random, UniformGrid, Blind, Oracle, ClsTopK, FastV, DeSAP, AdaptPrune)
+    for kind in (
+        NoPruning,
+        Random,
+        UniformGrid,
+        Blind,
+        Oracle,
+        CentreCrop,
+        Pooling,
+        ClsTopK,
+        FastV,
+        DeSAP,
+        AdaptPrune,
+        VisionZip,
+        VisPruner,
+        Trim,
+        DivPrune,
+        CDPruner,
+        HoloV,
+        Dart,
+        ToMe,
+        MultiCue,
+    )
 }
 NAMES: tuple[str, ...] = tuple(_METHODS)
 
@@ -250,10 +297,3 @@ def make(name: str, **fields: object) -> Method:
 def rows() -> list[dict[str, str]]:
     """One row a method: name, what the paper says, what the released code does, what happens here."""
     return [kind.describe() for kind in _METHODS.values()]
-
-
-def _to_unit_range(scores: Tensor) -> Tensor:
-    """Each row shifted and scaled to 0..1; a constant row becomes zeros."""
-    low = scores.amin(-1, keepdim=True)
-    spread = scores.amax(-1, keepdim=True) - low
-    return (scores - low) / spread.clamp_min(1e-12)

@@ -4,11 +4,27 @@ from __future__ import annotations
 
 from lib.pruning.methods import make
 from lib.study.evaluate import Arm, grid_of_arms
+from lib.study.factorial import factorial_arms
 
 BUDGETS = (48, 32, 16)  # of 144, as the papers' 192, 128 and 64 of 576
 CURVE = (108, 72, 48, 32, 16, 8)  # pruning rates 0.25 to 0.94
 TIGHT = 16
 RANDOM_SEEDS = (0, 1, 2)
+MANY_SEEDS = tuple(range(20))
+PEERS = (
+    "centre_crop",
+    "pool",
+    "visionzip",
+    "vispruner",
+    "trim",
+    "divprune",
+    "cdpruner",
+    "holov",
+    "dart",
+    "tome",
+    "multicue",
+)
+RIVALS = ("desap", "adaptprune", "fastv", "cls", "uniform", "random", *PEERS)
 
 
 def shared_arms() -> list[Arm]:
@@ -57,4 +73,17 @@ def adaptprune_arms() -> list[Arm]:
     ]
     arms = [Arm(method=make("adaptprune", keep=TIGHT, **fields)) for fields in variants]
     arms += [Arm(method=make("adaptprune", keep=keep, scale_to_grid=True)) for keep in BUDGETS]
+    return arms
+
+
+def cue_arms() -> list[Arm]:
+    """The full factorial of the four cues at every budget."""
+    return factorial_arms(BUDGETS, RANDOM_SEEDS)
+
+
+def peer_arms() -> list[Arm]:
+    """Every other method at every budget, and random with seeds enough for its spread."""
+    arms = grid_of_arms(PEERS, BUDGETS)
+    for seed in MANY_SEEDS:
+        arms += grid_of_arms(("random",), BUDGETS, seed=seed)
     return arms

@@ -94,6 +94,11 @@ CAPTIONS: Mapping[str, str] = MappingProxyType(
         "A-1_against_fastv": "Paired difference on the same questions, by suite and over all suites, one "
         "colour and marker a budget. Right of zero AdaptPrune answers more.",
         "A-2_cues": f"{_BESIDE} Without distance no window is left, so likeness reaches over the whole picture.",
+        "30_combinations": "Left: which cues are on. Right: accuracy, mean over suites, each weighing the same.",
+        "30_shares": "Shapley value of each cue by suite and budget. Right of zero the cue adds right answers.",
+        "30_interactions": "Mean gain in accuracy of two cues together over what each gains alone, by suite.",
+        "31_ranks": "Every picture ranks the methods by its questions answered; the mean over pictures.",
+        "31_differences": "Paired differences in accuracy to random tokens, mean over suites.",
         "21_scale_to_grid": "Paired differences over all suites, by budget.",
     }
 )

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from lib.paths import FIGURES
 from lib.study.claims import VERDICTS
 
-BLUE, ORANGE, GREEN, _, PURPLE, BROWN, _, GREY, YELLOW, SKY = sns.color_palette("colorblind")
+BLUE, ORANGE, GREEN, RED, PURPLE, BROWN, PINK, GREY, YELLOW, SKY = sns.color_palette("colorblind")
 _SALT = "visual-token-pruning-study"  # the same SVG bytes in every run
 FONT = 9.5  # points at final size; no figure is drawn to be shrunk
 
@@ -38,6 +38,17 @@ LOOKS: Mapping[str, Look] = MappingProxyType(
         "fastv": Look("FastV", ORANGE, "s", (3, 1, 1, 1)),
         "desap": Look("DeSAP", BLUE, "o", ""),
         "adaptprune": Look("AdaptPrune", PURPLE, "D", (5, 1)),
+        "centre_crop": Look("centre crop", (0.62, 0.55, 0.45), "h", (2, 2)),
+        "pool": Look("pooling", (0.40, 0.30, 0.20), "H", (1, 3)),
+        "visionzip": Look("VisionZip", RED, "^", (4, 1, 1, 1)),
+        "vispruner": Look("VisPruner", PINK, "<", (5, 2)),
+        "trim": Look("TRIM", YELLOW, ">", (3, 2)),
+        "divprune": Look("DivPrune", (0.10, 0.35, 0.30), "d", (6, 1)),
+        "cdpruner": Look("CDPruner", (0.35, 0.75, 0.65), "8", (2, 1, 1, 1)),
+        "holov": Look("HoloV", (0.45, 0.05, 0.10), "3", (7, 2)),
+        "dart": Look("DART", (0.95, 0.60, 0.40), "1", (1, 1, 4, 1)),
+        "tome": Look("ToMe", (0.30, 0.35, 0.60), "2", (3, 3)),
+        "multicue": Look("all four cues", (0.55, 0.65, 0.10), "X", ""),
     }
 )
 VERDICT_COLOURS: Mapping[str, tuple[float, float, float]] = MappingProxyType(

@@ -39,6 +39,8 @@ def make_cues(seed: int = 0, batch: int = 2, grid: tuple[int, int] = GRID, width
         keys=1 + 0.3 * normal(batch, tokens, width),  # one common part: neighbours are alike, as keys are
         evidence=positive(batch, tokens) > 0.8,
         seeds=list(range(batch)),
+        vision_keys=normal(batch, tokens, 4),
+        projected=normal(batch, tokens, width),
     )
 
 

@@ -24,10 +24,21 @@ def test_names_and_table():
         "uniform",
         "blind",
         "oracle",
+        "centre_crop",
+        "pool",
         "cls",
         "fastv",
         "desap",
         "adaptprune",
+        "visionzip",
+        "vispruner",
+        "trim",
+        "divprune",
+        "cdpruner",
+        "holov",
+        "dart",
+        "tome",
+        "multicue",
     )
     table = methods.rows()
     assert [row["name"] for row in table] == list(methods.NAMES)
@@ -95,7 +106,8 @@ def test_a_method_sees_nothing_that_it_did_not_ask_for(name):
     wanted |= {"saliency"} if needs.saliency_layer is not None else set()
     wanted |= {"patches", "image"} if needs.patches else set()
     wanted |= set(text) if needs.text else set()
-    wanted |= {field for field in ("attention", "keys", "evidence") if getattr(needs, field)}
+    wanted |= {"vision_keys"} if needs.vision_keys is not None else set()
+    wanted |= {field for field in ("attention", "keys", "evidence", "projected") if getattr(needs, field)}
     asked = Cues(**{field: getattr(full, field) for field in wanted})
     assert chosen(method, asked) == chosen(method, full)
     for field in wanted - {"grid", "features", "text_special", "text_importance"}:

@@ -1,0 +1,515 @@
+"""The neighbours: other published ways to drop visual tokens, as compositions of the shared pieces.
+
+Each keeps exactly k distinct tokens in raster order; where a method's own rule would give more or fewer, its row says
+how it was made comparable. All of them here choose once; those that prune in several stages are not among them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from lib.pruning.base import Choice, Cues, Method, Needs
+from lib.pruning.checks import check_flag, check_grid, check_integer, check_number, check_shape
+from lib.pruning.cues import cls_saliency, decoupled_similarity
+from lib.pruning.duplicates import bipartite_merge, drop_duplicates
+from lib.pruning.merging import gather_rows, join
+from lib.pruning.picking import highest
+from lib.pruning.precision import cosine, unit
+from lib.pruning.selection import adaptive_nms, dpp_map, max_min, top_k, uniform_grid
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pooling(Method):
+    """Average pooling: every token joins the nearest of k evenly spread places."""
+
+    name: ClassVar[str] = "pool"
+    stage: ClassVar[str] = "encoder"
+    paper: ClassVar[str] = "Average pooling of the grid, a baseline in several papers' tables."
+    code: ClassVar[str] = "Windows of equal size, so only some budgets exist."
+    ours: ClassVar[str] = (
+        "Any budget: windows are the cells nearest to k evenly spread places (ties: the lower place)."
+    )
+
+    def choose(self, cues: Cues) -> Choice:
+        places = uniform_grid(cues.grid, self.budget(cues)).to(cues.features.device, non_blocking=True)
+        kept = places.expand(cues.batch, -1)
+        cells = _cells(cues.grid, cues.features.device)
+        nearest = (cells[:, None] - cells[places]).square().sum(-1).argmin(-1)
+        return Choice(kept, {}, join(cues.features, kept, nearest.expand(cues.batch, -1)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CentreCrop(Method):
+    """The k tokens nearest to the middle of the image."""
+
+    name: ClassVar[str] = "centre_crop"
+    stage: ClassVar[str] = "any"
+    paper: ClassVar[str] = "A control for the habit of photographs to show things in the middle."
+    code: ClassVar[str] = "None."
+    ours: ClassVar[str] = (
+        "Exactly k tokens by distance from the middle; of equal distances the lower position stays."
+    )
+
+    def choose(self, cues: Cues) -> Choice:
+        cells = _cells(cues.grid, cues.features.device)
+        middle = (torch.tensor(cues.grid, dtype=torch.float64, device=cells.device) - 1) / 2
+        nearness = -(cells - middle).square().sum(-1).float()
+        return Choice(top_k(nearness.expand(cues.batch, -1), self.budget(cues)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisionZip(Method):
+    """The most salient tokens, and a few that stand for the rest.
+
+    Source: VisionZip (arXiv 2412.04467).
+    """
+
+    name: ClassVar[str] = "visionzip"
+    stage: ClassVar[str] = "encoder"
+    paper: ClassVar[str] = (
+        "Dominant tokens by [CLS] attention; the others merge into contextual tokens by key similarity."
+    )
+    code: ClassVar[str] = (
+        "Layer -2; 54 dominant (with [CLS]) and 10 contextual of 64; every step-th token left is a target, and "
+        "the mean of its members is added to it."
+    )
+    ours: ClassVar[str] = "The same without the [CLS] token among the kept; the contextual share is a field."
+
+    contextual: float = 10 / 64  # released code, 10 of 64
+    saliency_layer: int = -2  # released code
+
+    def __post_init__(self) -> None:
+        Method.__post_init__(self)
+        check_number("contextual", self.contextual, least=0.0, most=1.0)
+        check_integer("saliency_layer", self.saliency_layer)
+
+    def needs(self) -> Needs:
+        return Needs(saliency_layer=self.saliency_layer, vision_keys=self.saliency_layer)
+
+    def choose(self, cues: Cues) -> Choice:
+        saliency = cls_saliency(self.see(cues, "saliency"))
+        keys = self.see(cues, "vision_keys")
+        count = self.budget(cues)
+        contextual = round(self.contextual * count)
+        dominant = highest(saliency, count - contextual)
+        taken = torch.zeros_like(saliency, dtype=torch.int64).scatter(1, dominant, 1)
+        rest = taken.sort(dim=-1, stable=True).indices[:, : cues.count - dominant.shape[1]]
+        step = max(1, rest.shape[1] // max(1, contextual))
+        targets = rest[:, ::step][:, :contextual]
+        kept = torch.cat([dominant, targets], 1).sort(dim=-1).values
+        if contextual == 0 or rest.shape[1] == contextual:
+            return Choice(kept, {"saliency": saliency})
+        nearest = cosine(gather_rows(keys, rest), gather_rows(keys, targets)).argmax(-1)
+        member = (nearest[..., None] == torch.arange(contextual, device=rest.device)).float()
+        is_target = (rest[..., None] == targets[:, None]).any(-1)
+        member = member.masked_fill(is_target[..., None], 0.0)
+        features = gather_rows(cues.features, rest).float()
+        mean = (member.mT @ features) / member.sum(1)[..., None].clamp_min(1.0)
+        rewritten = cues.features.float().scatter_add(
+            1, targets[..., None].expand(-1, -1, features.shape[2]), mean
+        )
+        return Choice(kept, {"saliency": saliency}, gather_rows(rewritten, kept).to(cues.features.dtype))
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisPruner(Method):
+    """Salient tokens, and of the rest those that no other resembles.
+
+    Source: VisPruner (arXiv 2412.01818).
+    """
+
+    name: ClassVar[str] = "vispruner"
+    stage: ClassVar[str] = "encoder"
+    paper: ClassVar[str] = (
+        "A share of the budget by [CLS] attention, the rest by removing duplicates step by step."
+    )
+    code: ClassVar[str] = (
+        "Head mean of the [CLS] row, eight of the most duplicated dropped a round; 0.5 or 0.75 important."
+    )
+    ours: ClassVar[str] = (
+        "The same; the last round drops only what is too many. Likeness of the projector's input."
+    )
+
+    important: float = 0.5  # released code's example for 128 tokens; 0.75 for 64
+    step: int = 8  # released code
+    saliency_layer: int = -2  # the layer of the features, as FasterVLM
+
+    def __post_init__(self) -> None:
+        Method.__post_init__(self)
+        check_number("important", self.important, least=0.0, most=1.0)
+        check_integer("step", self.step, least=1)
+        check_integer("saliency_layer", self.saliency_layer)
+
+    def needs(self) -> Needs:
+        return Needs(saliency_layer=self.saliency_layer)
+
+    def choose(self, cues: Cues) -> Choice:
+        saliency = cls_saliency(self.see(cues, "saliency"))
+        count = self.budget(cues)
+        first = highest(saliency, round(self.important * count))
+        taken = torch.zeros_like(saliency, dtype=torch.int64).scatter(1, first, 1)
+        rest = taken.sort(dim=-1, stable=True).indices[:, : cues.count - first.shape[1]]
+        rest = drop_duplicates(cues.features, rest, count - first.shape[1], self.step)
+        return Choice(torch.cat([first, rest], 1).sort(dim=-1).values, {"saliency": saliency})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trim(Method):
+    """The tokens that the question picks out, and one that is the mean of all others.
+
+    Source: TRIM (arXiv 2409.10994).
+    """
+
+    name: ClassVar[str] = "trim"
+    stage: ClassVar[str] = "encoder"
+    paper: ClassVar[str] = (
+        "Similarity of CLIP patches with the question's embedding; outliers stay, the rest becomes one token."
+    )
+    code: ClassVar[str] = (
+        "Layer -2, softmax of the negated products, outliers by quartiles or a ratio, one mean token more."
+    )
+    ours: ClassVar[str] = (
+        "A fixed budget; the mean of the dropped tokens stands in the place of the best of them."
+    )
+
+    negated: bool = True  # released code
+    aggregate: bool = True  # released code
+
+    def __post_init__(self) -> None:
+        Method.__post_init__(self)
+        check_flag("negated", self.negated)
+        check_flag("aggregate", self.aggregate)
+
+    def needs(self) -> Needs:
+        return Needs(patches="penultimate", text=True)
+
+    def choose(self, cues: Cues) -> Choice:
+        patches, sentence = self.see(cues, "patches"), self.see(cues, "sentence")
+        relevance = (unit(patches) * unit(sentence)[:, None]).sum(-1).float()
+        relevance = -relevance if self.negated else relevance
+        count = self.budget(cues)
+        kept = top_k(relevance, count)
+        if not self.aggregate or count == cues.count:
+            return Choice(kept, {"task": relevance})
+        worst = highest(relevance, count)[
+            :, -1:
+        ]  # its place goes to the mean of itself and all dropped tokens
+        dropped = torch.ones_like(relevance).scatter(1, kept, 0.0).scatter(1, worst, 1.0)
+        features = cues.features.float()
+        mean = (dropped[:, None] @ features) / dropped.sum(1)[:, None, None]
+        rows = gather_rows(features, kept)
+        rows = torch.where((kept == worst)[..., None], mean, rows)
+        return Choice(kept, {"task": relevance}, rows.to(cues.features.dtype))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DivPrune(Method):
+    """The tokens that lie farthest apart.
+
+    Source: DivPrune (arXiv 2503.02175), from the paper alone.
+    """
+
+    name: ClassVar[str] = "divprune"
+    stage: ClassVar[str] = "encoder"
+    paper: ClassVar[str] = (
+        "Greedy max-min diversity of the visual tokens in cosine distance; no attention, no text."
+    )
+    code: ClassVar[str] = "Not read: its licence is non-commercial."
+    ours: ClassVar[str] = "The greedy rule on the projector's output, sums in double precision."
+
+    def needs(self) -> Needs:
+        return Needs(projected=True)
+
+    def choose(self, cues: Cues) -> Choice:
+        return Choice(max_min(self.see(cues, "projected"), self.budget(cues)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CDPruner(Method):
+    """The most probable subset of a determinantal point process that weighs relevance against likeness.
+
+    Source: CDPruner (arXiv 2506.10967).
+    """
+
+    name: ClassVar[str] = "cdpruner"
+    stage: ClassVar[str] = "encoder"
+    paper: ClassVar[str] = (
+        "Conditional diversity: kernel of relevance to the question and cosine of tokens, greedy search."
+    )
+    code: ClassVar[str] = (
+        "Layer -2 in the joint space, negated mean cosine with the text, scaled over the whole batch."
+    )
+    ours: ClassVar[str] = "The same, scaled to 0..1 within each row, so that batch mates change nothing."
+
+    negated: bool = True  # released code
+
+    def __post_init__(self) -> None:
+        Method.__post_init__(self)
+        check_flag("negated", self.negated)
+
+    def needs(self) -> Needs:
+        return Needs(patches="penultimate", text=True, projected=True)
+
+    def choose(self, cues: Cues) -> Choice:
+        parts = [self.see(cues, part) for part in ("patches", "tokens", "image", "sentence")]
+        relevance = decoupled_similarity(
+            *parts, self.see(cues, "text_valid").bool(), aligned=False, pooling="sentence"
+        )
+        relevance = -relevance if self.negated else relevance
+        low, high = relevance.amin(-1, keepdim=True), relevance.amax(-1, keepdim=True)
+        scaled = (relevance - low + 1e-6) / (high - low + 1e-6)  # above 0, as released code
+        kept = dpp_map(scaled, self.see(cues, "projected"), self.budget(cues))
+        return Choice(kept, {"task": scaled})
+
+
+@dataclass(frozen=True, kw_only=True)
+class HoloV(Method):
+    """Salient tokens crop by crop, so that no part of the image is left out.
+
+    Source: HoloV (arXiv 2510.02912).
+    """
+
+    name: ClassVar[str] = "holov"
+    stage: ClassVar[str] = "encoder"
+    paper: ClassVar[str] = (
+        "The budget is shared among crops by attention and variety; within a crop attention decides."
+    )
+    code: ClassVar[str] = (
+        "16 runs of tokens as crops, 1000 x [CLS] attention of layer -2 + 0.09 x variance of the likeness in a crop; "
+        "a full crop's surplus is lost, rows come in score order."
+    )
+    ours: ClassVar[str] = (
+        "The same weights; quotas by largest remainder, a full crop's surplus goes on to the others; raster order."
+    )
+
+    crops: int = 16  # released code for LLaVA
+    attention_weight: float = 1000.0  # released code
+    variety_weight: float = 0.09  # released code
+    saliency_layer: int = -2  # released code
+
+    def __post_init__(self) -> None:
+        Method.__post_init__(self)
+        check_integer("crops", self.crops, least=1)
+        check_number("attention_weight", self.attention_weight, least=0.0)
+        check_number("variety_weight", self.variety_weight, least=0.0)
+        check_integer("saliency_layer", self.saliency_layer)
+
+    def needs(self) -> Needs:
+        return Needs(saliency_layer=self.saliency_layer)
+
+    def choose(self, cues: Cues) -> Choice:
+        saliency = cls_saliency(self.see(cues, "saliency"))
+        crops = min(self.crops, cues.count)
+        device = saliency.device
+        crop = (
+            torch.arange(cues.count, device=device) * crops // cues.count
+        )  # [N], runs of nearly equal length
+        same = crop[:, None] == crop
+        alike = cosine(cues.features, cues.features).masked_fill(~same, 0.0)
+        size = same.sum(-1)
+        mean = alike.sum(-1, keepdim=True) / size[:, None]
+        variety = ((alike - mean).masked_fill(~same, 0.0) ** 2).sum(-1) / size
+        score = self.attention_weight * saliency + self.variety_weight * variety
+        member = (crop == torch.arange(crops, device=device)[:, None]).double()  # [C, N]
+        capacity = member.sum(-1)
+        wish = (score.double() @ member.mT) / capacity
+        quota = _quotas(wish, capacity, self.budget(cues))
+        rank = _rank_within(saliency, same)
+        inside = rank < quota.gather(1, crop.expand(cues.batch, -1))
+        return Choice(top_k(inside.float(), self.budget(cues)), {"saliency": saliency, "score": score})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dart(Method):
+    """A few pivots, and the tokens that resemble them least.
+
+    Source: DART (arXiv 2502.11494).
+    """
+
+    name: ClassVar[str] = "dart"
+    stage: ClassVar[str] = "decoder"
+    paper: ClassVar[str] = "Duplication decides, not importance: tokens least similar to a few pivots stay."
+    code: ClassVar[str] = (
+        "Pivots by the L1 norm of keys, equal numbers of unlike tokens a pivot, so budgets are missed."
+    )
+    ours: ClassVar[str] = "Pivots among visual tokens only; pivots take turns until exactly k are kept."
+
+    positions: str = "original"  # pruned inside the language model
+    layer: int = 2  # paper's setting for LLaVA
+    pivots: int = 4  # released code: four among the visual tokens
+
+    def __post_init__(self) -> None:
+        Method.__post_init__(self)
+        check_integer("pivots", self.pivots, least=1)
+
+    def needs(self) -> Needs:
+        return Needs(keys="normed")
+
+    def choose(self, cues: Cues) -> Choice:
+        keys = self.see(cues, "keys")
+        check_shape("keys", keys, B=cues.batch, N=cues.count, D=None)
+        count = self.budget(cues)
+        norm = keys.float().abs().sum(-1)
+        pivots = highest(norm, min(self.pivots, count))
+        likeness = cosine(cues.features, gather_rows(cues.features, pivots))  # [B, N, P]
+        chosen = torch.zeros_like(norm, dtype=torch.bool).scatter(1, pivots, True)
+        picks, missing = [pivots], count - pivots.shape[1]
+        for place in range(pivots.shape[1]):
+            share = (place + 1) * missing // pivots.shape[1] - place * missing // pivots.shape[1]
+            unlike = highest((-likeness[..., place]).masked_fill(chosen, -torch.inf), share)
+            chosen = chosen.scatter(1, unlike, True)
+            picks.append(unlike)
+        return Choice(torch.cat(picks, 1).sort(dim=-1).values, {"norm": norm})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToMe(Method):
+    """Merge the most similar pairs, round by round, until k tokens are left.
+
+    Source: ToMe (arXiv 2210.09461), from the paper alone.
+    """
+
+    name: ClassVar[str] = "tome"
+    stage: ClassVar[str] = "encoder"
+    paper: ClassVar[str] = (
+        "Bipartite soft matching of keys merges r pairs in every layer of a vision transformer."
+    )
+    code: ClassVar[str] = "Not read: its licence is non-commercial."
+    ours: ClassVar[str] = (
+        "The matching alone, on the projector's input after the encoder, in rounds of at most half; a merged token stays at "
+        "its partner's place; means weigh by size."
+    )
+
+    def choose(self, cues: Cues) -> Choice:
+        kept, features = bipartite_merge(cues.features, self.budget(cues))
+        return Choice(kept, {}, features)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MultiCue(Method):
+    """All four cues at once: text and saliency score, distance and likeness thin out.
+
+    No paper's method: the cue study's instrument, judged like the others.
+    """
+
+    name: ClassVar[str] = "multicue"
+    stage: ClassVar[str] = "encoder"
+    paper: ClassVar[str] = (
+        "None: DeSAP's two scores with AdaptPrune's two suppressions, before the language model."
+    )
+    code: ClassVar[str] = "None."
+    ours: ClassVar[str] = (
+        "Task relevance and saliency, each scaled to 0..1 within its row and averaged; adaptive NMS by distance and by "
+        "likeness of the projector's input. A cue that is off leaves its place empty; without a score all start equal."
+    )
+
+    text: bool = True
+    saliency: bool = True
+    spatial: bool = True
+    redundancy: bool = True
+    share: float = 0.5  # DeSAP's split of the budget, here the weight of the text's score
+    radius: float = 5.0  # AdaptPrune's released code, cells of a 24x24 grid
+    sigma_distance: float = 1.5  # likewise
+    sigma_similarity: float = 0.05  # likewise
+    saliency_layer: int = -1  # as DeSAP
+    attention: str = "qq"  # as DeSAP
+
+    def __post_init__(self) -> None:
+        Method.__post_init__(self)
+        for flag in ("text", "saliency", "spatial", "redundancy"):
+            check_flag(flag, getattr(self, flag))
+        if not (self.text or self.saliency or self.spatial or self.redundancy):
+            raise ValueError(
+                "text, saliency, spatial and redundancy cannot all be off: use random as the empty arm"
+            )
+        check_number("share", self.share, least=0.0, most=1.0)
+        check_number("radius", self.radius, least=0.0)
+        check_number("sigma_distance", self.sigma_distance, above=0.0)
+        check_number("sigma_similarity", self.sigma_similarity, above=0.0)
+        check_integer("saliency_layer", self.saliency_layer)
+
+    def needs(self) -> Needs:
+        return Needs(
+            saliency_layer=self.saliency_layer if self.saliency else None,
+            patches=self.attention if self.text else None,
+            text=self.text,
+        )
+
+    def choose(self, cues: Cues) -> Choice:
+        scores: dict[str, Tensor] = {}
+        if self.text:
+            parts = [self.see(cues, part) for part in ("patches", "tokens", "image", "sentence")]
+            scores["task"] = decoupled_similarity(*parts, self.see(cues, "text_valid").bool())
+        if self.saliency:
+            scores["saliency"] = cls_saliency(self.see(cues, "saliency"))
+        weights = (
+            {"task": self.share, "saliency": 1 - self.share}
+            if len(scores) == 2
+            else dict.fromkeys(scores, 1.0)
+        )
+        total = torch.zeros(cues.batch, cues.count, device=cues.features.device)
+        for cue, map_ in scores.items():
+            total = total + weights[cue] * to_unit_range(map_)
+        total = total if scores else total + 1.0
+        if not (self.spatial or self.redundancy):
+            return Choice(top_k(total, self.budget(cues)), scores)
+        cell = math.sqrt(math.prod(cues.grid)) / 24.0
+        kept = adaptive_nms(
+            total,
+            cues.features if self.redundancy else None,
+            cues.grid,
+            self.budget(cues),
+            radius=self.radius * cell if self.spatial else math.inf,
+            sigma_distance=self.sigma_distance * cell if self.spatial else math.inf,
+            sigma_similarity=self.sigma_similarity if self.redundancy else math.inf,
+        )
+        return Choice(kept, scores)
+
+
+def to_unit_range(scores: Tensor) -> Tensor:
+    """Each row shifted and scaled to 0..1; a constant row becomes zeros."""
+    low = scores.amin(-1, keepdim=True)
+    spread = scores.amax(-1, keepdim=True) - low
+    return (scores - low) / spread.clamp_min(1e-12)
+
+
+def _cells(grid: tuple[int, int], device: torch.device) -> Tensor:
+    """Row and column of each position: [N, 2] float64."""
+    rows, columns = check_grid(grid)
+    place = torch.arange(rows * columns, device=device)
+    return torch.stack([place // columns, place % columns], -1).double()
+
+
+def _quotas(wish: Tensor, capacity: Tensor, total: int) -> Tensor:
+    """Whole numbers [B, C] that sum to `total`, follow `wish` [B, C] (non-negative) and fit `capacity` [C].
+
+    Shares are proportional among crops that are not full; each round fills at least one crop or ends, so C rounds do.
+    What is left after whole parts goes to the largest remainders, ties to the lower crop.
+    """
+    crops = capacity.shape[0]
+    wish = wish.clamp_min(1e-12)
+    given = torch.zeros_like(wish)
+    for _ in range(crops):
+        room = capacity - given
+        weight = wish.masked_fill(room <= 0, 0.0)
+        left = total - given.sum(-1, keepdim=True)
+        given = given + torch.minimum(room, left * weight / weight.sum(-1, keepdim=True).clamp_min(1e-12))
+    whole = (given + 1e-9).floor()
+    remainder = (given - whole).masked_fill(whole >= capacity, -1.0)
+    order = remainder.sort(dim=-1, descending=True, stable=True).indices.sort(dim=-1).indices
+    missing = total - whole.sum(-1, keepdim=True)
+    return whole + (order < missing).double()
+
+
+def _rank_within(scores: Tensor, same: Tensor) -> Tensor:
+    """Rank of each token by score among those of its own crop, ties to the lower position: [B, N]."""
+    place = torch.arange(scores.shape[1], device=scores.device)
+    ahead = (scores[:, None, :] > scores[:, :, None]) | (
+        (scores[:, None, :] == scores[:, :, None]) & (place[None, :] < place[:, None])
+    )
+    return (ahead & same).sum(-1)
