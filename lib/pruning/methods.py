@@ -94,7 +94,7 @@ class DeSAP(Method):
     ours: ClassVar[str] = (
         "The equations as printed. Read into them: post layer norm and visual projection for patches, text "
         "projection for every text token, unit-length rows, start and end tokens counted, the projector's "
-        "input averaged, kept tokens in raster order; they keep their positions unless `positions` says renumbered."
+        "input averaged, kept tokens in raster order; the short prompt counts its positions anew unless `positions` says original."
     )
 
     share: float = 0.5  # paper section 4.3: k1 = k2 = K / 2

@@ -35,7 +35,7 @@ def shared_arms() -> list[Arm]:
     for seed in RANDOM_SEEDS:
         arms += grid_of_arms(("random",), CURVE if seed == 0 else BUDGETS, seed=seed)
     # What the position policy does to prompts that are shortened before the language model.
-    arms += grid_of_arms(("desap", "cls", "oracle", "random"), BUDGETS, positions="renumbered")
+    arms += grid_of_arms(("desap", "cls", "oracle", "random"), BUDGETS, positions="original")
     return arms
 
 

@@ -249,7 +249,7 @@ def by_budget(study: Study, pairs: Mapping[str, tuple[str, str]], budgets: Seque
 def positions(study: Study, budgets: Sequence[int]) -> pd.DataFrame:
     """Measure what original positions bring over renumbered ones, for the arms that were run both ways."""
     arms = ("oracle", "desap", "cls", "random")
-    pairs = {look(arm).label: (arm, f"{arm}/positions=renumbered") for arm in arms}
+    pairs = {look(arm).label: (f"{arm}/positions=original", arm) for arm in arms}
     return by_budget(study, pairs, budgets)
 
 

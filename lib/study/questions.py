@@ -134,10 +134,12 @@ def questions(
     rng: np.random.Generator,
     per_suite: int = 1,
     corner: tuple[int, int] = (0, 0),
+    counts: int | None = None,
 ) -> list[Question]:
     """Up to `per_suite` questions of every suite about picture `row`, answers balanced within a suite.
 
-    `corner` places a small picture of the curriculum in the frame (see `place_of`).
+    Reading and the background are asked once; `counts` sets another number for counting. `corner` places a small picture
+    of the curriculum in the frame (see `place_of`).
     """
     makers = {
         "exists": _exists,
@@ -147,9 +149,10 @@ def questions(
         "read": _read,
         "scene": _scene,
     }
+    times = {"read": 1, "scene": 1, "count": per_suite if counts is None else counts}
     found = []
     for suite in SUITES:
-        for turn in range(per_suite if suite not in ("read", "scene") else 1):
+        for turn in range(times.get(suite, per_suite)):
             maker = _count_any if suite == "count" and turn else makers[suite]
             question = maker(scenes, row, rng, corner)
             if question is not None:

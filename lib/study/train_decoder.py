@@ -38,6 +38,7 @@ class Phase:
     rate: float  # peak learning rate of AdamW; Muon's is MUON times as high
     layouts: tuple[tuple[float, Layout], ...] = ((1.0, Layout()),)
     per_suite: int = 4
+    counts: int = 4  # questions that count, the slowest to be learned
     stories: int = 0  # captions a picture, learned as answers to "what is there ?" (LLaVA's first stage)
     alone: int = (
         2  # questions without the picture, as LLaVA's text-only dialogues: a prompt without image is in range
@@ -46,16 +47,18 @@ class Phase:
 
 def curriculum(scale: float = 1.0) -> tuple[Phase, ...]:
     """Small pictures first, then mostly whole scenes; prompts of 36, 81 and 144 visual tokens stay in range."""
-    steps = [max(1, round(scale * n)) for n in (350, 1700)]
+    mixed = ((0.15, HALF), (0.20, NINE), (0.65, Layout()))
+    steps = [max(1, round(scale * n)) for n in (350, 650, 1200)]
     return (
         Phase(steps=steps[0], batch=16, rate=1.5e-3, layouts=((0.7, HALF), (0.3, NINE)), stories=1),
-        Phase(steps=steps[1], batch=16, rate=1e-3, layouts=((0.15, HALF), (0.20, NINE), (0.65, Layout()))),
+        Phase(steps=steps[1], batch=16, rate=1e-3, layouts=mixed),
+        Phase(steps=steps[2], batch=16, rate=1e-3, layouts=mixed, per_suite=2, counts=8),
     )
 
 
 def blocks(phase: Phase) -> int:
-    """Questions that see the picture: `per_suite` of exists, attribute, count and where, one of read and scene."""
-    return 4 * phase.per_suite + 2
+    """Questions that see the picture: `per_suite` of exists, attribute and where, `counts` of count, one of read and scene."""
+    return 3 * phase.per_suite + phase.counts + 2
 
 
 def pack(scenes: Scenes, vocab: dict[str, int], rng: np.random.Generator, phase: Phase, corner: np.ndarray):
@@ -73,7 +76,7 @@ def pack(scenes: Scenes, vocab: dict[str, int], rng: np.random.Generator, phase:
         labels[row, start + len(ask) : start + len(line)] = line[len(ask) :]
 
     for row in range(len(scenes.images)):
-        asked = questions(scenes, row, rng, phase.per_suite, corner[row])
+        asked = questions(scenes, row, rng, phase.per_suite, corner[row], phase.counts)
         places = [*range(len(asked)), *range(blocks(phase), asking)]
         asked += [asked[index] for index in rng.integers(0, len(asked), phase.alone)]
         for block, question in zip(places, asked, strict=True):
@@ -143,7 +146,7 @@ def decoder_loss(model, scenes: Scenes, vocab, rng, phase: Phase):
 def accuracy(model, scenes: Scenes, asked, vocab: dict[str, int], blind: bool = False) -> dict[str, float]:
     """Share of right first answer words a suite, read from one packed pass (a quick check, not the study's evaluation)."""
     core = model.model
-    phase = Phase(steps=1, batch=1, rate=1.0, per_suite=1, alone=0)
+    phase = Phase(steps=1, batch=1, rate=1.0, per_suite=1, counts=1, alone=0)
     right: dict[str, list[bool]] = {suite: [] for suite in SUITES}
     for first in range(0, len(asked), 50):
         some = asked[first : first + 50]

@@ -91,6 +91,50 @@ def test_captions_do_not_say_where_things_are():
     assert not set(told) & set(PLACES)
 
 
+def test_captions_with_a_corner_name_true_places():
+    layout, told = Layout(cells=1, objects=1, cards=0, badges=0), Counter()
+    scenes = generate(np.random.default_rng(3), 300, layout)
+    for row in range(300):
+        rng = np.random.default_rng(row)
+        corner = tuple(rng.integers(0, 10, 2))
+        text = caption(scenes, row, rng, everything=True, corner=corner).split()
+        down, across = (
+            corner[0] + 1.5 > 6,
+            corner[1] + 1.5 > 6,
+        )  # patches; the cell's middle against the frame's
+        named = [word for word in text if word in PLACES]
+        assert named in ([], [PLACES[2 * int(down) + int(across)]])
+        told[len(named)] += 1
+    assert min(told[0], told[1]) > 100
+
+
+def test_more_counting_is_true_and_varied():
+    scenes, found = generate(np.random.default_rng(4), 60), []
+    for row in range(60):
+        asked = questions.questions(scenes, row, np.random.default_rng(row), per_suite=2, counts=6)
+        asked = [question for question in asked if question.suite == "count"]
+        assert len(asked) == 6
+        for question in asked:
+            kind = question.text.split()[2]
+            objects = scenes.kind[row] == OBJECT
+            same = (
+                scenes.color[row] == NAMES.index(kind)
+                if kind in NAMES
+                else scenes.shape[row] == [questions.plural(shape) for shape in SHAPES].index(kind)
+            )
+            assert int(question.answer) == (same & objects).sum() == len(question.boxes)
+        found += [question.answer for question in asked]
+    assert set(found) == set(ANSWERS["count"])
+    assert max(Counter(found).values()) / len(found) < 0.5
+
+
+def test_a_small_picture_has_its_place_in_the_frame():
+    scenes = generate(np.random.default_rng(5), 40, Layout(cells=2, objects=3, badges=0))
+    for row in range(40):
+        asked = questions.questions(scenes, row, np.random.default_rng(row), corner=(6, 6))
+        assert {question.answer for question in asked if question.suite == "where"} <= {"bottom-right"}
+
+
 def test_colourless_captions_have_no_colour_word():
     scenes = generate(np.random.default_rng(2), 200)
     told = " ".join(caption(scenes, row, np.random.default_rng(row), colored=False) for row in range(200))

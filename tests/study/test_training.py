@@ -40,7 +40,7 @@ def tower_phases(count):
 
 
 def decoder_phases(count):
-    one = {"steps": 1, "batch": 2, "rate": 1e-3, "layouts": ((1.0, SMALL),), "per_suite": 1}
+    one = {"steps": 1, "batch": 2, "rate": 1e-3, "layouts": ((1.0, SMALL),), "per_suite": 1, "counts": 1}
     return tuple(train_decoder.Phase(**one) for _ in range(count))
 
 
@@ -75,7 +75,7 @@ def test_a_resumed_decoder_is_the_straight_one(tmp_path, clip, vocab):
 
 @pytest.mark.parametrize("alone", [0, 2])
 def test_packed_loss_is_the_loss_of_single_prompts(model, vocab, alone):
-    phase = train_decoder.Phase(steps=1, batch=2, rate=1.0, per_suite=1, stories=1, alone=alone)
+    phase = train_decoder.Phase(steps=1, batch=2, rate=1.0, per_suite=1, counts=1, stories=1, alone=alone)
     scenes = generate(np.random.default_rng(3), 2)
     with torch.no_grad():
         packed = train_decoder.decoder_loss(model, scenes, vocab, np.random.default_rng(5), phase)
@@ -108,7 +108,7 @@ def test_packed_loss_is_the_loss_of_single_prompts(model, vocab, alone):
 
 
 def test_pack_teaches_answers_only(vocab):
-    phase = train_decoder.Phase(steps=1, batch=2, rate=1.0, per_suite=1, stories=0)
+    phase = train_decoder.Phase(steps=1, batch=2, rate=1.0, per_suite=1, counts=1, stories=0)
     scenes = generate(np.random.default_rng(3), 4)
     ids, labels = train_decoder.pack(scenes, vocab, np.random.default_rng(5), phase, np.zeros((4, 2), int))
     learned = labels != -100
@@ -120,7 +120,7 @@ def test_pack_teaches_answers_only(vocab):
 
 
 def test_blocks_do_not_see_each_other():
-    phase = train_decoder.Phase(steps=1, batch=1, rate=1.0, per_suite=1, stories=1)
+    phase = train_decoder.Phase(steps=1, batch=1, rate=1.0, per_suite=1, counts=1, stories=1)
     mask, position = train_decoder.packed_mask(4, phase)
     seen, prefix = mask[0, 0], 6
     first, second = prefix, prefix + train_decoder.BLOCK
