@@ -31,15 +31,16 @@ class Pooling(Method):
     stage: ClassVar[str] = "encoder"
     paper: ClassVar[str] = "Average pooling of the grid, a baseline in several papers' tables."
     code: ClassVar[str] = "Windows of equal size, so only some budgets exist."
-    ours: ClassVar[str] = (
-        "Any budget: windows are the cells nearest to k evenly spread places (ties: the lower place)."
-    )
+    ours: ClassVar[str] = "Any budget: windows are the cells nearest to k evenly spread places."
 
     def choose(self, cues: Cues) -> Choice:
         places = uniform_grid(cues.grid, self.budget(cues)).to(cues.features.device, non_blocking=True)
         kept = places.expand(cues.batch, -1)
         cells = _cells(cues.grid, cues.features.device)
-        nearest = (cells[:, None] - cells[places]).square().sum(-1).argmin(-1)
+        centres = (
+            cells[places] - 0.25
+        )  # places are rounded down, so of two equally near the later one is nearer
+        nearest = (cells[:, None] - centres).square().sum(-1).argmin(-1)
         return Choice(kept, {}, join(cues.features, kept, nearest.expand(cues.batch, -1)))
 
 

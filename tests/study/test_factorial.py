@@ -58,7 +58,7 @@ def test_shapley_shares_sum_up_and_split_a_joint_gain():
         return 0.2 + 0.4 * (cues[0] and cues[1])
 
     table = factorial.wide(made(worth))
-    found = factorial.effects(table).set_index(["keep", "suite", "kind", "cue"])
+    found = factorial.effects(table).set_index(["keep", "suite", "kind", "cue"]).sort_index()
     share = found["estimate"][8, "read", "shapley"]
     assert share.sum() == pytest.approx(0.4)
     assert share["text"] == pytest.approx(share["saliency"]) == pytest.approx(0.2)
