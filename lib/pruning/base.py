@@ -101,9 +101,7 @@ class Method(ABC):
 
     keep: int | float
     rounding: str = "floor"  # released code of FastV and AdaptPrune: int(ratio * tokens)
-    positions: str = (
-        "renumbered"  # the papers' pipelines: what leaves before the language model was never there
-    )
+    positions: str = "renumbered"  # papers: what leaves before the language model is not counted
     layer: int = 0
 
     def __post_init__(self) -> None:

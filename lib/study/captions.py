@@ -94,6 +94,7 @@ CAPTIONS: Mapping[str, str] = MappingProxyType(
         "A-1_against_fastv": "Paired difference on the same questions, by suite and over all suites, one "
         "colour and marker a budget. Right of zero AdaptPrune answers more.",
         "A-2_cues": f"{_BESIDE} Without distance no window is left, so likeness reaches over the whole picture.",
+        "21_layer": "Paired differences over all suites, by budget. Layer 1: pruned on entering the second layer.",
         "21_scale_to_grid": "Paired differences over all suites, by budget.",
     }
 )
