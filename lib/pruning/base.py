@@ -107,9 +107,13 @@ class Method(ABC):
 
     keep: int | float
     rounding: str = "floor"  # released code of FastV and AdaptPrune: int(ratio * tokens)
+<<<<<<< HEAD
     positions: str = (
         "renumbered"  # the papers' pipelines: what leaves before the language model was never there
     )
+=======
+    positions: str = "renumbered"  # papers: what leaves before the language model is not counted
+>>>>>>> main
     layer: int = 0
 
     def __post_init__(self) -> None:

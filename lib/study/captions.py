@@ -99,6 +99,7 @@ CAPTIONS: Mapping[str, str] = MappingProxyType(
         "30_interactions": "Mean gain in accuracy of two cues together over what each gains alone, by suite.",
         "31_ranks": "Every picture ranks the methods by its questions answered; the mean over pictures.",
         "31_differences": "Paired differences in accuracy to random tokens, mean over suites.",
+        "21_layer": "Paired differences over all suites, by budget. Layer 1: pruned on entering the second layer.",
         "21_scale_to_grid": "Paired differences over all suites, by budget.",
     }
 )

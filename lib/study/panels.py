@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from lib.paths import PUBLISHED
 from lib.study.compare import SHUFFLED, difference, levels, retention_intervals
-from lib.study.looks import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY
+from lib.study.looks import BLUE, GREEN, GREY, LOOKS, ORANGE, PURPLE, SKY
 from lib.study.plots import ablation_bars, accuracy_curve, look
 from lib.study.report import Study
 from lib.study.scenes import SUITES
@@ -191,7 +191,7 @@ def shuffled_title(study: Study, keep: int) -> str:
 
 
 def dots(frame: pd.DataFrame, xlabel: str, title: str = "") -> Figure:
-    """Draw differences with intervals as dots: one line a label, one colour and marker a series.
+    """Draw differences with intervals as dots: one line a label, one colour and marker a series (methods have theirs).
 
     Parameters
     ----------
@@ -199,11 +199,13 @@ def dots(frame: pd.DataFrame, xlabel: str, title: str = "") -> Figure:
         Columns label, series, estimate, low, high, in the order of drawing.
     """
     names, series = list(dict.fromkeys(frame["label"])), list(dict.fromkeys(frame["series"]))
+    methods = {one.label: (one.colour, one.marker) for one in LOOKS.values()}
+    styles = [methods[name] for name in series] if set(series) <= set(methods) else SERIES
     figure, ax = plt.subplots(figsize=(7.4, 1.2 + 0.5 * len(names)), layout="constrained")
     for index, name in enumerate(series):
         mine = frame[frame["series"] == name]
         places = mine["label"].map(names.index) + 0.2 * (index - (len(series) - 1) / 2)
-        colour, marker = SERIES[index % len(SERIES)]
+        colour, marker = styles[index % len(styles)]
         errors = np.abs(mine[["low", "high"]].to_numpy().T - mine["estimate"].to_numpy())
         ax.errorbar(
             mine["estimate"],

@@ -96,6 +96,13 @@ def arm_label(method: object) -> str:
     return method.name + ("/" + ",".join(changed) if changed else "")
 
 
+_PRODUCTS = (
+    ":!data/records",
+    ":!data/tables",
+    ":!figures",
+)  # what runs write does not make the code another one
+
+
 def provenance(**facts: object) -> dict[str, object]:
     """Collect what a record file says about its making.
 
@@ -114,7 +121,7 @@ def provenance(**facts: object) -> dict[str, object]:
     return {
         **facts,
         "commit": commit or "unknown",
-        "dirty": bool(_git("status", "--porcelain")) if commit else None,
+        "dirty": bool(_git("status", "--porcelain", "--", ".", *_PRODUCTS)) if commit else None,
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in packages},
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }

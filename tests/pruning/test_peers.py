@@ -222,7 +222,12 @@ def test_multicue_reduces_to_its_parts():
     with pytest.raises(ValueError, match="cannot all be off: use random as the empty arm"):
         methods.make("multicue", keep=9, **alone)
     seen = {
-        str(chosen(methods.make("multicue", keep=9, sigma_distance=6.0, **{**alone, "text": True, cue: True}), cues))
+        str(
+            chosen(
+                methods.make("multicue", keep=9, sigma_distance=6.0, **{**alone, "text": True, cue: True}),
+                cues,
+            )
+        )
         for cue in alone
     }
     assert len(seen) == 4
