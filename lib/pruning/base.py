@@ -25,9 +25,7 @@ class Needs:
     """What has to be captured for a method; everything is off by default."""
 
     saliency_layer: int | None = None  # vision layer (Python index) whose [CLS] attention row is wanted
-    patches: str | None = (
-        None  # patches in the joint space: last attention output re-weighted, or a hidden state
-    )
+    patches: str | None = None  # patches in the joint space: one of PATCHES
     vision_keys: int | None = None  # vision layer (Python index) whose keys of the patches are wanted
     projected: bool = False  # what the projector makes of the features
     text: bool = False  # the question's tokens from the paired text tower
@@ -107,13 +105,7 @@ class Method(ABC):
 
     keep: int | float
     rounding: str = "floor"  # released code of FastV and AdaptPrune: int(ratio * tokens)
-<<<<<<< HEAD
-    positions: str = (
-        "renumbered"  # the papers' pipelines: what leaves before the language model was never there
-    )
-=======
     positions: str = "renumbered"  # papers: what leaves before the language model is not counted
->>>>>>> main
     layer: int = 0
 
     def __post_init__(self) -> None:
