@@ -33,6 +33,30 @@ def test_cues_at_layer_zero(model, clip, pair, tiny):
     assert cues.keys is None
 
 
+def test_cues_of_the_neighbours(model, clip, pair, tiny):
+    needs = methods.Needs(vision_keys=-2, projected=True, patches="penultimate", text=True)
+    spy = tiny.Spy(kept=(EVERY_OTHER,), want=needs, seen=[])
+    inputs = tiny.inputs((5, 2))
+    with prune(model, spy, text=TEXT, clip=pair), torch.no_grad():
+        model(**inputs)
+    (cues,) = spy.seen
+    with torch.no_grad():
+        tower = model.model.vision_tower(inputs["pixel_values"], output_hidden_states=True)
+        close(cues.projected, model.model.multi_modal_projector(tower.hidden_states[-2][:, 1:]))
+        layer = model.model.vision_tower.encoder.layers[-2]
+        keys = layer.self_attn.k_proj(layer.layer_norm1(tower.hidden_states[-3]))[:, 1:]
+        heads = layer.self_attn.num_heads
+        close(cues.vision_keys, keys.reshape(2, 16, heads, -1).mean(2))
+        joint = pair.visual_projection(model.model.vision_tower.post_layernorm(tower.hidden_states[-2]))
+        close(cues.patches, joint[:, 1:])
+        close(cues.image, joint[:, 0])
+    with (
+        pytest.raises(ValueError, match="vision_keys must be within the"),
+        prune(model, tiny.Fixed(kept=(EVERY_OTHER,), want=methods.Needs(vision_keys=40))),
+    ):
+        pass
+
+
 @pytest.mark.parametrize("kind", ["raw", "normed"])
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_cues_inside_the_language_model(any_model, pair, tiny, kind, side):

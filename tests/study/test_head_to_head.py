@@ -1,0 +1,74 @@
+"""Head to head: differences, order and sentences on records whose answer is known."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib.study import head_to_head
+from lib.study.ranks import ranking
+from lib.study.report import Study
+from lib.study.rules import Evidence
+from lib.study.tables import per_question
+
+RATES = {"desap": 0.9, "cls": 0.7, "fastv": 0.3}
+
+
+@pytest.fixture(scope="module")
+def study():
+    rng, rows = np.random.default_rng(0), []
+    for arm, rate, seeds in [
+        *((arm, rate, (-1,)) for arm, rate in RATES.items()),
+        ("random", 0.5, (0, 1, 2)),
+    ]:
+        for keep, seed, picture, suite in [
+            (keep, seed, picture, suite)
+            for keep in (16, 32)
+            for seed in seeds
+            for picture in range(120)
+            for suite in ("exists", "read")
+        ]:
+            rows.append((arm, keep, seed, f"{picture}", suite, float(rng.random() < rate)))
+    frame = pd.DataFrame(rows, columns=["arm", "keep", "seed", "image_id", "suite", "correct"])
+    frame = frame.assign(model="made", question_id=frame["image_id"] + frame["suite"])
+    empty = pd.DataFrame()
+    evidence = Evidence(accuracy=per_question(frame), measures=empty)
+    return Study(
+        folder=None,
+        accuracy=frame,
+        measures=empty,
+        table=empty,
+        claims=empty,
+        clauses=empty,
+        evidence=evidence,
+        seed=0,
+    )
+
+
+def test_differences_are_ordered_and_adjusted(study):
+    pairs = head_to_head.against_random(study, ["fastv", "random", "cls", "desap", "adaptprune"], (32, 16))
+    assert pairs["arm"].tolist() == ["desap", "desap", "cls", "cls", "fastv", "fastv"]
+    assert pairs["keep"].tolist() == [32, 16] * 3
+    tight = pairs[pairs["keep"] == 16].set_index("arm")["estimate"]
+    for arm, rate in RATES.items():
+        assert tight[arm] == pytest.approx(rate - 0.5, abs=0.1)
+    told = head_to_head.sentence(pairs, 16)
+    assert "2 of 3 methods answer more than random choice and 1 fewer" in told
+    assert "DeSAP's" in told
+    shown = head_to_head.table(pairs)
+    assert list(shown.columns) == [32, 16]
+    assert shown.loc["FastV", 16].startswith("-0.")
+    assert shown.loc["FastV", 16].endswith("*")
+
+
+def test_seeds_are_counted_one_by_one(study):
+    spread = head_to_head.seed_spread(study, (32, 16))
+    assert spread["seeds"].tolist() == [3, 3]
+    assert ((spread["least"] <= spread["mean"]) & (spread["mean"] <= spread["most"])).all()
+    mine = study.accuracy[(study.accuracy["arm"] == "random") & (study.accuracy["keep"] == 16)]
+    assert spread["mean"][1] == pytest.approx(mine["correct"].mean(), abs=1e-3)
+
+
+def test_title_names_the_first_and_counts_the_rest(study):
+    found = ranking(study.accuracy, [*RATES, "random"], 16)
+    title = head_to_head.rank_title(found, 16, 144)
+    assert title.startswith("16 of 144 tokens: DeSAP ranks first, 0 not told apart")
