@@ -10,12 +10,14 @@ SWEEP = config.get("sweep", "data/sweeps/study.yml")
 with open(SWEEP, encoding="utf-8") as handle:
     NOTEBOOKS = list(yaml.safe_load(handle)["notebooks"])
 RUN = f"data/runs/{os.path.splitext(os.path.basename(SWEEP))[0]}/notebooks"
-# AdaptPrune's claims reuse the baselines that DeSAP's notebook records; the verdicts read both.
+# Notebooks reuse the baselines that DeSAP's notebook records; the verdicts read all claims' records.
 NEEDS = {
     "21_adaptprune_claims": ["11_desap_claims"],
+    "30_cues": ["11_desap_claims"],
+    "31_head_to_head": ["11_desap_claims", "30_cues"],
     "90_verdicts": ["11_desap_claims", "21_adaptprune_claims"],
 }
-MEASURING = {"11_desap_claims", "21_adaptprune_claims", "80_train_scenes"}  # these use both cores
+MEASURING = {"11_desap_claims", "21_adaptprune_claims", "30_cues", "31_head_to_head", "80_train_scenes"}  # these use both cores
 WEIGHTS = [path for path in glob.glob("data/models/**/*.safetensors", recursive=True) if "checkpoints" not in path]
 
 
