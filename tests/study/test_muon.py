@@ -32,7 +32,7 @@ def test_it_descends_and_decays():
     optimizer = Muon([weight], lr=0.05, weight_decay=0.0)
     before = (weight - wanted).square().sum().item()
     for step in range(100):  # updates have a fixed size, so the rate has to fall
-        optimizer.param_groups[0]["lr"] = 0.05 * (1 - step / 100)
+        optimizer.param_groups[0]["lr"] = 0.3 * (1 - step / 100)
         optimizer.zero_grad()
         (weight - wanted).square().sum().backward()
         optimizer.step()
