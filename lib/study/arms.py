@@ -18,6 +18,8 @@ def shared_arms() -> list[Arm]:
     arms += grid_of_arms(("oracle", "uniform"), BUDGETS)
     for seed in RANDOM_SEEDS:
         arms += grid_of_arms(("random",), CURVE if seed == 0 else BUDGETS, seed=seed)
+    # The controls at the place where FastV and AdaptPrune prune.
+    arms += grid_of_arms(("oracle", "random"), BUDGETS, positions="original", layer=2)
     # What the position policy does to prompts that are shortened before the language model.
     arms += grid_of_arms(("desap", "cls", "oracle", "random"), BUDGETS, positions="original")
     return arms
