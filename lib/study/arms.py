@@ -59,6 +59,6 @@ def adaptprune_arms() -> list[Arm]:
     ]
     arms = [Arm(method=make("adaptprune", keep=TIGHT, **fields)) for fields in variants]
     arms += [Arm(method=make("adaptprune", keep=keep, scale_to_grid=True)) for keep in BUDGETS]
-    # Two layers of this short decoder have read the picture; one layer earlier there is something left to lose.
+    # At layer 2 attention alone loses nothing here; one layer earlier the other cues have something to add.
     arms += grid_of_arms(("fastv", "adaptprune"), BUDGETS, layer=1)
     return arms
