@@ -33,6 +33,8 @@ def shared_arms() -> list[Arm]:
     arms += grid_of_arms(("oracle", "uniform"), BUDGETS)
     for seed in RANDOM_SEEDS:
         arms += grid_of_arms(("random",), CURVE if seed == 0 else BUDGETS, seed=seed)
+    # The controls at the place where FastV and AdaptPrune prune.
+    arms += grid_of_arms(("oracle", "random"), BUDGETS, positions="original", layer=2)
     # What the position policy does to prompts that are shortened before the language model.
     arms += grid_of_arms(("desap", "cls", "oracle", "random"), BUDGETS, positions="original")
     return arms
@@ -72,7 +74,7 @@ def adaptprune_arms() -> list[Arm]:
     ]
     arms = [Arm(method=make("adaptprune", keep=TIGHT, **fields)) for fields in variants]
     arms += [Arm(method=make("adaptprune", keep=keep, scale_to_grid=True)) for keep in BUDGETS]
-    # Two layers of this short decoder have read the picture; one layer earlier there is something left to lose.
+    # At layer 2 attention alone loses nothing here; one layer earlier the other cues have something to add.
     arms += grid_of_arms(("fastv", "adaptprune"), BUDGETS, layer=1)
     return arms
 

@@ -13,6 +13,7 @@ from lib.study.stats import mean_interval
 from lib.study.tables import ALL, per_question, suite_weights
 
 SHUFFLED = " (shuffled question)"
+INSIDE = "/positions=original,layer=2"  # a control that prunes where FastV and AdaptPrune do
 
 
 def difference(study: Study, left: str, right: str, keep: int, suites: Sequence[str] = (ALL,)) -> dict:
@@ -81,14 +82,16 @@ def retention_intervals(study: Study) -> pd.DataFrame:
 def controls(study: Study, keep: int) -> pd.DataFrame:
     """Test what must hold if the measurement works: oracle above every method, random and blind below.
 
+    A method inside the language model is held against the oracle and random choice at the same layer, where those were run.
+
     Returns
     -------
     DataFrame
         control, comparison, n, estimate, low, high, holds ("yes", "no" or "undecided": the interval holds 0).
     """
     methods = [arm for arm in ("desap", "adaptprune", "cls", "fastv") if _has(study, arm, keep)]
-    pairs = [("oracle above", "oracle", arm) for arm in methods]
-    pairs += [("random below", arm, "random") for arm in methods]
+    pairs = [("oracle above", _alike(study, "oracle", arm, keep), arm) for arm in methods]
+    pairs += [("random below", arm, _alike(study, "random", arm, keep)) for arm in methods]
     pairs += [("blind below", arm, "blind") for arm in [*methods, "random"]]
     task = "desap/share=1.0"
     pairs += [("shuffled question hurts", arm, arm + SHUFFLED) for arm in ("desap", task)]
@@ -108,6 +111,12 @@ def controls(study: Study, keep: int) -> pd.DataFrame:
 
 def _has(study: Study, arm: str, keep: int) -> bool:
     return bool(((study.table["method"] == arm) & (study.table["keep"] == keep)).any())
+
+
+def _alike(study: Study, control: str, arm: str, keep: int) -> str:
+    """The control that prunes at the place where `arm` does."""
+    inside = arm in ("adaptprune", "fastv") and _has(study, control + INSIDE, keep)
+    return control + INSIDE if inside else control
 
 
 def same_answers(study: Study, left: str, right: str, keep: int) -> float:
