@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from lib.pruning.methods import make
 from lib.study.cost import formula
 from lib.study.report import Study
 from lib.study.rules import Clause, find
@@ -13,7 +14,7 @@ from lib.study.stats import mean_interval
 from lib.study.tables import ALL, per_question, suite_weights
 
 SHUFFLED = " (shuffled question)"
-INSIDE = "/positions=original,layer=2"  # a control that prunes where FastV and AdaptPrune do
+INSIDE = "/positions=original,layer=2"  # a control that prunes where methods inside the language model do
 
 
 def difference(study: Study, left: str, right: str, keep: int, suites: Sequence[str] = (ALL,)) -> dict:
@@ -90,8 +91,8 @@ def controls(study: Study, keep: int) -> pd.DataFrame:
         control, comparison, n, estimate, low, high, holds ("yes", "no" or "undecided": the interval holds 0).
     """
     methods = [arm for arm in ("desap", "adaptprune", "cls", "fastv") if _has(study, arm, keep)]
-    pairs = [("oracle above", _alike(study, "oracle", arm, keep), arm) for arm in methods]
-    pairs += [("random below", arm, _alike(study, "random", arm, keep)) for arm in methods]
+    pairs = [("oracle above", alike(study, "oracle", arm, keep), arm) for arm in methods]
+    pairs += [("random below", arm, alike(study, "random", arm, keep)) for arm in methods]
     pairs += [("blind below", arm, "blind") for arm in [*methods, "random"]]
     task = "desap/share=1.0"
     pairs += [("shuffled question hurts", arm, arm + SHUFFLED) for arm in ("desap", task)]
@@ -113,9 +114,9 @@ def _has(study: Study, arm: str, keep: int) -> bool:
     return bool(((study.table["method"] == arm) & (study.table["keep"] == keep)).any())
 
 
-def _alike(study: Study, control: str, arm: str, keep: int) -> str:
-    """The control that prunes at the place where `arm` does."""
-    inside = arm in ("adaptprune", "fastv") and _has(study, control + INSIDE, keep)
+def alike(study: Study, control: str, arm: str, keep: int) -> str:
+    """The control that prunes at the place where `arm` does; the one before the language model where it was not run."""
+    inside = make(arm.partition("/")[0], keep=1).stage == "decoder" and _has(study, control + INSIDE, keep)
     return control + INSIDE if inside else control
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from lib.study.compare import alike
 from lib.study.looks import look
 from lib.study.ranks import Ranking, groups
 from lib.study.report import Study
@@ -15,7 +16,7 @@ from lib.study.tables import suite_weights
 
 
 def against_random(study: Study, arms: Sequence[str], budgets: Sequence[int]) -> pd.DataFrame:
-    """Measure each method minus random, paired over questions, Holm-adjusted over everything returned.
+    """Measure each method minus random tokens at the same place, paired over questions, Holm-adjusted over all.
 
     Returns
     -------
