@@ -61,6 +61,8 @@ def wide(records: pd.DataFrame) -> pd.DataFrame:
     rows = per_question(records)
     rows = rows.assign(coalition=rows["arm"].map(coalition))
     rows = rows[rows["coalition"].notna()]
+    asked = rows.loc[rows["arm"].str.startswith("multicue"), "keep"].unique()
+    rows = rows[rows["keep"].isin(asked)]  # random is run at more budgets than the factorial
     table = rows.pivot_table(
         index=["keep", "suite", "question_id", "image_id"], columns="coalition", values="correct"
     )

@@ -28,10 +28,9 @@ def against_random(study: Study, arms: Sequence[str], budgets: Sequence[int]) ->
         if arm == "random":
             continue
         for keep in budgets:
-            text = f"{arm} - random @ {keep}"
-            found = find(
-                Clause(kind="order", text=text, left=arm, right="random", budget=keep), study.evidence
-            )
+            chance = alike(study, "random", arm, keep)
+            text = f"{arm} - {chance} @ {keep}"
+            found = find(Clause(kind="order", text=text, left=arm, right=chance, budget=keep), study.evidence)
             if found.n:
                 numbers = (found.n, found.estimate, found.low, found.high, found.p)
                 rows.append((arm, look(arm).label, f"{keep} tokens", keep, *numbers))

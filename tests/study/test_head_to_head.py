@@ -8,7 +8,7 @@ from lib.study import head_to_head
 from lib.study.ranks import ranking
 from lib.study.report import Study
 from lib.study.rules import Evidence
-from lib.study.tables import per_question
+from lib.study.tables import accuracy_table, per_question
 
 SUITES = ("exists", "read")
 RATES = {"desap": 0.9, "cls": 0.7, "fastv": 0.3}
@@ -34,7 +34,7 @@ def study():
         folder=None,
         accuracy=frame,
         measures=empty,
-        table=empty,
+        table=accuracy_table(frame),
         claims=empty,
         clauses=empty,
         evidence=evidence,
