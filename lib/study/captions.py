@@ -97,7 +97,7 @@ CAPTIONS: Mapping[str, str] = MappingProxyType(
         "30_combinations": "Left: which cues are on. Right: accuracy, mean over suites, each weighing the same.",
         "30_shares": "Shapley value of each cue by suite and budget. Right of zero the cue adds right answers.",
         "30_interactions": "Mean gain in accuracy of two cues together over what each gains alone, by suite.",
-        "31_ranks": "Every picture ranks the methods by its questions answered; the mean over pictures.",
+        "31_ranks": "Every picture ranks the methods by its questions answered; bars: Nemenyi's critical difference at 5 %.",
         "31_differences": "Paired differences in accuracy to random tokens, mean over suites.",
         "21_layer": "Paired differences over all suites, by budget. Layer 1: pruned on entering the second layer.",
         "21_scale_to_grid": "Paired differences over all suites, by budget.",

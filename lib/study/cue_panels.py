@@ -121,7 +121,7 @@ def interactions(effects: pd.DataFrame, keep: int, suites: Sequence[str]) -> Fig
     ax.set(
         xlabel="",
         ylabel="",
-        title=f"{keep} tokens: one cue's gain more when the other is on (*: interval without 0)",
+        title=f"{keep} tokens: how much more one cue gains when the other is on (*: interval without 0)",
     )
     return figure
 

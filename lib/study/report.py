@@ -23,6 +23,7 @@ from lib.study.readme import NOT_RUN
 from lib.study.rules import Evidence
 from lib.study.tables import accuracy_table, retention, write_table
 
+RANKED = ("31_ranks",)  # figures of ranks, which have a critical difference in place of intervals
 SOURCES = ("recorded", "live")
 PACKAGES = ("torch", "transformers", "numpy", "pandas")
 
@@ -144,8 +145,9 @@ def origin(study: Study) -> str:
 def caption(study: Study, name: str) -> str:
     """Put a figure's caption together with what its intervals are of."""
     rows = study.accuracy
+    spread = "" if name in RANKED else "Intervals: 95 %, bootstrap over "
     return (
-        f"*{CAPTIONS[name]} Intervals: 95 %, bootstrap over {rows['image_id'].nunique()} pictures; "
+        f"*{CAPTIONS[name]} {spread}{rows['image_id'].nunique()} pictures; "
         f"{rows['question_id'].nunique():,} questions an arm. The plotted numbers lie beside the figure as "
         f"`{name}.csv`.*"
     )
