@@ -217,6 +217,33 @@ def centre_prior(
     )
 
 
+def recency_detrended(attention: Tensor) -> Tensor:
+    """Divide each row by the exponential trend of its attention along the raster order.
+
+    Parameters
+    ----------
+    attention
+        [B, N], not negative.
+
+    Returns
+    -------
+    Tensor
+        [B, N] float32; the trend is 1 at the middle of the row, so a row without trend stays as it is.
+
+    Source: arXiv 2508.17807 takes the recency trend out of attention before pruning. Fitting it on each row, by least
+    squares of the logarithm, is our reading; what lies below a thousandth of the row's mean counts as that, so that
+    zeros do not steer the fit.
+    """
+    check_shape("attention", attention, B=None, N=None)
+    check_scores("attention", attention)
+    row = wide(attention)
+    floor = row.mean(-1, keepdim=True) * 1e-3 + torch.finfo(torch.float32).tiny
+    place = torch.arange(row.shape[1], dtype=row.dtype, device=row.device)
+    place = place - place.mean()
+    slope = (row.maximum(floor).log() * place).sum(-1, keepdim=True) / place.square().sum().clamp_min(1.0)
+    return (row * torch.exp(-slope * place)).float()
+
+
 def _head_mean(attention: Tensor) -> Tensor:
     check_shape("attention", attention, B=None, H=None, N=None)
     check_scores("attention", attention)

@@ -22,6 +22,7 @@ from lib.pruning.cues import (
     decoupled_similarity,
     key_tokens,
     last_query_saliency,
+    recency_detrended,
 )
 from lib.pruning.merging import average_into_kept
 from lib.pruning.peers import (
@@ -211,6 +212,9 @@ class AdaptPrune(Method):
     positions: str = "original"  # released code
     layer: int = 2  # released code
     centre: bool = True  # released code: the distribution correction
+    recency: bool = (
+        False  # our control: divide by the trend along the raster order, with or without the prior
+    )
     spatial: bool = True  # released code; False: no window, distance never protects
     similarity: bool = True  # released code; False: neighbours fade by distance alone
     sigma_centre: float = 12.0  # released code
@@ -222,7 +226,7 @@ class AdaptPrune(Method):
 
     def __post_init__(self) -> None:
         Method.__post_init__(self)
-        for flag in ("centre", "spatial", "similarity", "scale_to_grid"):
+        for flag in ("centre", "recency", "spatial", "similarity", "scale_to_grid"):
             check_flag(flag, getattr(self, flag))
         for sigma in ("sigma_centre", "sigma_distance", "sigma_similarity"):
             check_number(sigma, getattr(self, sigma), above=0.0)
@@ -234,9 +238,9 @@ class AdaptPrune(Method):
 
     def choose(self, cues: Cues) -> Choice:
         attention = last_query_saliency(self.see(cues, "attention"))
-        corrected = attention
+        corrected = recency_detrended(attention) if self.recency else attention
         if self.centre:
-            corrected = attention * centre_prior(cues.grid, self.sigma_centre, attention.device)
+            corrected = corrected * centre_prior(cues.grid, self.sigma_centre, attention.device)
         scores = {"attention": attention, "corrected": corrected}
         if not (self.spatial or self.similarity):
             return Choice(top_k(corrected, self.budget(cues)), scores)

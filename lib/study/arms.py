@@ -10,6 +10,7 @@ BUDGETS = (48, 32, 16)  # of 144, as the papers' 192, 128 and 64 of 576
 CURVE = (108, 72, 48, 32, 16, 8)  # pruning rates 0.25 to 0.94
 TIGHT = 16
 RANDOM_SEEDS = (0, 1, 2)
+MANY_SEEDS = 20  # draws of random choice in the head-to-head
 PEERS = (
     "centre_crop",
     "pool",
@@ -79,11 +80,36 @@ def adaptprune_arms() -> list[Arm]:
     return arms
 
 
+def constant_arms() -> list[Arm]:
+    """AdaptPrune's cues and constants at the tightest budget, at its own layer and one earlier.
+
+    At layer 2 attention alone loses nothing here; one layer earlier the other cues have something to add.
+    """
+    one_by_one: list[dict[str, object]] = [
+        {"centre": False, "spatial": False, "similarity": False},
+        {"spatial": False, "similarity": False},
+        {"similarity": False},
+        {"spatial": False},
+        {"centre": False},
+        {"keys": "normed"},
+    ]
+    constants: list[dict[str, object]] = [{"centre": False, "recency": True}]
+    constants += [{"sigma_centre": sigma} for sigma in (6.0, 24.0)]
+    constants += [{"radius": radius} for radius in (2.5, 10.0)]
+    constants += [{"sigma_distance": sigma} for sigma in (0.75, 3.0)]
+    constants += [{"sigma_similarity": sigma} for sigma in (0.025, 0.1)]
+    variants = constants + [fields | {"layer": 1} for fields in one_by_one + constants]
+    return [Arm(method=make("adaptprune", keep=TIGHT, **fields)) for fields in variants]
+
+
 def cue_arms() -> list[Arm]:
     """The full factorial of the four cues at every budget."""
     return factorial_arms(BUDGETS, RANDOM_SEEDS)
 
 
-def peer_arms() -> list[Arm]:
-    """Every other method at every budget."""
-    return grid_of_arms(PEERS, BUDGETS)
+def peer_arms(seeds: int = MANY_SEEDS) -> list[Arm]:
+    """Every other method at every budget, and random choice with `seeds` draws."""
+    arms = grid_of_arms(PEERS, BUDGETS)
+    for seed in range(seeds):
+        arms += grid_of_arms(("random",), BUDGETS, seed=seed)
+    return arms

@@ -178,3 +178,25 @@ def test_other_refusals():
             cues.centre_prior(grid)
     with pytest.raises(ValueError, match="count must be at least 1, got 0"):
         cues.key_tokens(torch.ones(1, 3, dtype=torch.bool), torch.rand(1, 3), 0)
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.05, -0.3])
+def test_detrending_takes_out_exactly_the_exponential_trend(slope):
+    place = torch.arange(30, dtype=torch.float64) - 14.5
+    flat = torch.rand(2, 30, generator=torch.Generator().manual_seed(5), dtype=torch.float64) + 0.5
+    own = (flat.log() * place).sum(-1, keepdim=True) / place.square().sum()
+    flat = flat * torch.exp(-own * place)  # a row without any trend of its own
+    tilted = flat * torch.exp(slope * place)
+    np.testing.assert_allclose(cues.recency_detrended(tilted.float()), flat, rtol=2e-5)
+
+
+def test_detrending_survives_zeros_and_one_token():
+    row = torch.tensor([[0.0, 0.0, 1.0, 0.0]])
+    found = cues.recency_detrended(row)
+    assert found.isfinite().all()
+    assert (found[0, [0, 1, 3]] == 0).all()
+    assert found[0, 2] > 0
+    assert cues.recency_detrended(torch.tensor([[0.25]])).tolist() == [[0.25]]
+    assert cues.recency_detrended(torch.zeros(1, 3)).tolist() == [[0.0, 0.0, 0.0]]
+    with pytest.raises(ValueError, match="attention must"):
+        cues.recency_detrended(torch.ones(3))
