@@ -21,7 +21,7 @@ from lib.models import embedded
 from lib.models.embedded import ASSISTANT, END, PAD, START, USER, Sizes
 from lib.study.questions import SUITES, benchmark, caption, questions
 from lib.study.scenes import Layout, Scenes, generate
-from lib.study.train_tower import MUON, split_optimizers, tower_states
+from lib.study.train_tower import MUON, cosine_fall, phase_at, split_optimizers, tower_states
 
 BLOCK = 10  # longest question, answer and end token
 STORY = 20  # a caption block
@@ -40,9 +40,7 @@ class Phase:
     per_suite: int = 4
     counts: int = 4  # questions that count, the slowest to be learned
     stories: int = 0  # captions a picture, learned as answers to "what is there ?" (LLaVA's first stage)
-    alone: int = (
-        2  # questions without the picture, as LLaVA's text-only dialogues: a prompt without image is in range
-    )
+    alone: int = 2  # questions without the picture, so that a prompt without image is in range
 
 
 def curriculum(scale: float = 1.0) -> tuple[Phase, ...]:
@@ -196,8 +194,8 @@ def train_decoder(
     validation = benchmark("validation", 100, seed=0)
     bar, started, recent = tqdm(total=total, initial=step, desc="decoder", mininterval=5), time.time(), []
     while step < total:
-        phase, inside = _phase_at(phases, step)
-        rate = phase.rate * min(1.0, (inside + 1) / 100) * (0.05 + 0.95 * _cosine(inside / phase.steps))
+        phase, inside = phase_at(phases, step)
+        rate = phase.rate * min(1.0, (inside + 1) / 100) * (0.05 + 0.95 * cosine_fall(inside / phase.steps))
         for optimizer, times in zip(optimizers, (MUON, 1.0), strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = times * rate
@@ -230,15 +228,3 @@ def train_decoder(
         json.dumps({"seed": seed, "phases": [asdict(phase) for phase in phases]}, indent=1)
     )
     return model.eval()
-
-
-def _phase_at(phases, step: int):
-    for phase in phases:
-        if step < phase.steps:
-            return phase, step
-        step -= phase.steps
-    raise ValueError(f"step {step} lies behind the last phase")
-
-
-def _cosine(share: float) -> float:
-    return 0.5 * (1 + math.cos(math.pi * share))

@@ -209,8 +209,8 @@ def train_tower(
     bar, started = tqdm(total=total, initial=step, desc="tower", mininterval=5), time.time()
     recent: list[tuple[float, float]] = []
     while step < total:
-        phase, inside = _phase_at(phases, step)
-        rate = phase.rate * min(1.0, (inside + 1) / 50) * (0.1 + 0.9 * _cosine(inside / phase.steps))
+        phase, inside = phase_at(phases, step)
+        rate = phase.rate * min(1.0, (inside + 1) / 50) * (0.1 + 0.9 * cosine_fall(inside / phase.steps))
         for optimizer, times in zip(optimizers, (MUON, 1.0), strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = times * rate
@@ -246,7 +246,8 @@ def train_tower(
     return clip.eval()
 
 
-def _phase_at(phases, step: int) -> tuple[Phase, int]:
+def phase_at(phases, step: int):
+    """The phase in which a step lies, and the step's number inside it."""
     for phase in phases:
         if step < phase.steps:
             return phase, step
@@ -254,7 +255,8 @@ def _phase_at(phases, step: int) -> tuple[Phase, int]:
     raise ValueError(f"step {step} lies behind the last phase")
 
 
-def _cosine(share: float) -> float:
+def cosine_fall(share: float) -> float:
+    """Half a cosine from 1 to 0 as `share` goes from 0 to 1."""
     return 0.5 * (1 + math.cos(math.pi * share))
 
 
