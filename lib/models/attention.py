@@ -1,4 +1,4 @@
-"""Attention weights of one query row, from one module, whatever kernel the model runs.
+"""Attention weights of some query rows, from one module, whatever kernel the model runs.
 
 Fast kernels never form the weights. Asking for `output_attentions=True` returns nothing under sdpa, and
 switching the whole model to eager changes its cost and its bits. A probe sits in the attention interface of
@@ -44,8 +44,13 @@ class Sight:
     causal: bool
 
     def row(self, rows: int | Tensor) -> Tensor:
-        """`attention_row` of what was seen."""
-        return attention_row(self.query, self.key, self.mask, self.scaling, rows, causal=self.causal)
+        """Weights of one query a sample, [B, H, T]; `rows` is its index, one for all or [B]."""
+        rows = torch.as_tensor(rows, device=self.query.device).expand(self.query.shape[0])
+        return self.rows(rows[:, None]).squeeze(2)
+
+    def rows(self, rows: Tensor) -> Tensor:
+        """`attention_rows` of what was seen."""
+        return attention_rows(self.query, self.key, self.mask, self.scaling, rows, causal=self.causal)
 
 
 @dataclass(frozen=True)
@@ -100,16 +105,16 @@ def probe(module: nn.Module, callback: Callable[[Sight], None]) -> Iterator[None
         module.config = config
 
 
-def attention_row(
+def attention_rows(
     query: Tensor,
     key: Tensor,
     mask: Tensor | None,
     scaling: float,
-    rows: int | Tensor,
+    rows: Tensor,
     *,
     causal: bool = False,
 ) -> Tensor:
-    """Attention weights of one query per sample.
+    """Attention weights of some queries per sample.
 
     Parameters
     ----------
@@ -117,27 +122,31 @@ def attention_row(
     key : [B, G, T, d], G a divisor of H; query head h reads key head h // (H / G).
     mask : see `Sight.mask`.
     scaling : factor of the dot products.
-    rows : index of the query, one for all samples or [B] int64.
-    causal : hide keys after the query where `mask` is None or two-dimensional (other masks hold it already).
+    rows : [B, R] int64, indices of the queries.
+    causal : hide keys after each query where `mask` is None or two-dimensional (other masks hold it already).
 
     Returns
     -------
-    [B, H, T] float32, each row summing to 1.
+    [B, H, R, T] float32, each row summing to 1.
     """
     batch, heads, queries, width = query.shape
-    groups, length = key.shape[1], key.shape[2]
-    rows = torch.as_tensor(rows, device=query.device).expand(batch)
-    samples = torch.arange(batch, device=query.device)
-    chosen = query[samples, :, rows].reshape(batch, groups, heads // groups, width).float()
-    logits = torch.einsum("bghd,bgtd->bght", chosen, key.float()).reshape(batch, heads, length) * scaling
-    hidden = torch.zeros((batch, 1, length), dtype=torch.bool, device=query.device)
+    groups, length, count = key.shape[1], key.shape[2], rows.shape[1]
+    chosen = query.gather(2, rows[:, None, :, None].expand(-1, heads, -1, width))
+    chosen = chosen.reshape(batch, groups, (heads // groups) * count, width).float()
+    logits = (
+        torch.einsum("bghd,bgtd->bght", chosen, key.float()).reshape(batch, heads, count, length) * scaling
+    )
+    hidden = torch.zeros((batch, 1, count, length), dtype=torch.bool, device=query.device)
     if causal and (mask is None or mask.ndim == 2):
         last = rows + (length - queries)  # queries are the newest of the `length` positions
-        hidden = hidden | (torch.arange(length, device=query.device) > last[:, None])[:, None]
+        hidden = hidden | (torch.arange(length, device=query.device) > last[..., None])[:, None]
     if mask is not None and mask.ndim == 2:
-        hidden = hidden | (mask[:, None, -length:] == 0)
+        hidden = hidden | (mask[:, None, None, -length:] == 0)
     elif mask is not None:
-        line = mask.expand(batch, -1, -1, -1)[samples, :, rows, :length]
+        line = mask.expand(batch, -1, -1, -1)
+        line = line.gather(2, rows[:, None, :, None].expand(-1, line.shape[1], -1, line.shape[3]))[
+            ..., :length
+        ]
         if mask.dtype == torch.bool:
             hidden = hidden | ~line
         else:

@@ -1,8 +1,8 @@
 """The hooks that shorten the sequence while the model runs.
 
-Stage 0 drops tokens before the language model, stage K > 0 on entering its layer K. The visual columns
-leave the sequence for real: later layers compute and cache only what stays. Padding stays in place, so
-every row loses the same number of columns and lengths follow from shapes alone.
+A cut at layer 0 drops tokens before the language model, one at K > 0 on entering its layer K; a staged method makes
+several. The visual columns leave the sequence for real: later layers compute and cache only what stays. Padding stays
+in place, so every row loses the same number of columns and lengths follow from shapes alone.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from transformers.masking_utils import create_causal_mask
 from lib.models.anatomy import Anatomy
 from lib.models.attention import Sight, probe
 from lib.models.columns import kept_columns, last_real, put_back, renumber, take, visual_columns
-from lib.models.record import RECORD, Call, Encoded, Record, Trace
+from lib.models.record import RECORD, Call, Cut, Encoded, Record, Trace
 from lib.models.vision import Watch
 from lib.pruning.methods import Choice, Cues, Method, Needs
 
@@ -30,29 +30,31 @@ class Executor:
     def __init__(self, anatomy: Anatomy, method: Method, needs: Needs, watch: Watch, trace: Trace) -> None:
         self.anatomy, self.method, self.needs = anatomy, method, needs
         self.watch, self.trace = watch, trace
+        self.schedule = method.schedule(len(anatomy.layers))
         self.encoded: Encoded | None = None
         self.call: Call | None = None
 
     def install(self, stack: ExitStack) -> None:
-        parts, layer = self.anatomy, self.method.layer
+        parts, first = self.anatomy, self.schedule[0]
         before = [(parts.core, self._core), (parts.projector, self._project), (parts.decoder, self._decode)]
-        before += [(parts.layers[i], partial(self._layer, i)) for i in range(layer, len(parts.layers))]
+        before += [(parts.layers[i], partial(self._layer, i)) for i in range(first, len(parts.layers))]
         for module, hook in before:
             stack.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
         stack.callback(parts.projector.register_forward_hook(self._projected).remove)
         stack.callback(parts.decoder.register_forward_hook(self._decoded).remove)
-        if self.needs.attention:
-            stack.enter_context(probe(parts.layers[layer - 1].self_attn, self._look))
+        if self.needs.attention or self.needs.prompt:
+            for layer in self.schedule:
+                stack.enter_context(probe(parts.layers[layer - 1].self_attn, self._look))
 
     # Images
 
     def _project(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        features = args[0]
+        features = self.watch.spread(args[0])
         cues = self.watch.cues(features)
         if self.needs.projected:
             cues["projected"] = module.forward(features)  # not the call, which would come back here
         choice = None
-        if self.method.layer == 0:
+        if self.schedule == (0,):
             choice = self._choose(Cues(grid=self.anatomy.grid, features=features, **cues))
             if choice.features is not None:
                 rows = choice.kept[..., None].expand(-1, -1, features.shape[2])
@@ -68,9 +70,9 @@ class Executor:
         kept = choice.kept
         if kept.dtype != torch.int64 or kept.ndim != 2 or kept.shape[0] != cues.features.shape[0]:
             raise ValueError(f"kept must be int64 [B, k], got {kept.dtype} {tuple(kept.shape)}")
-        if choice.features is not None and self.method.layer:
+        if choice.features is not None and self.schedule != (0,):
             raise ValueError(
-                f"features may be rewritten at layer 0 only, {self.method.name} runs at {self.method.layer}"
+                f"features may be rewritten at layer 0 only, {self.method.name} runs at {self.schedule[0]}"
             )
         return choice
 
@@ -103,7 +105,7 @@ class Executor:
             raise ValueError(
                 "past_key_values must be dynamic and attention_mask 2-D: a static cache cannot be pruned"
             )
-        if self.method.layer and module.training and getattr(module, "gradient_checkpointing", False):
+        if self.schedule[0] and module.training and getattr(module, "gradient_checkpointing", False):
             raise ValueError("layer must be 0 with gradient checkpointing, which would select twice")
         call.mask = mask
         call.prefill = cache is None or cache.get_seq_length() == 0
@@ -125,39 +127,47 @@ class Executor:
         call.repeat = batch // len(images)
         images = images.to(embeds).repeat_interleave(call.repeat, 0)
         call.genuine = ((take(embeds, visual_columns(call.visual, tokens)) == images) | images.isnan()).all()
-        if self.method.layer:
+        if self.needs.prompt:
+            call.words = take(embeds, self._words(call.visual))
+        if self.schedule[0]:
             return kwargs
-        index = self._apply(self.encoded.choice, call.repeat)
+        index = self._apply(0, self.encoded.choice, call.repeat)
         positions = kwargs.get("position_ids")
         positions = torch.arange(length, device=embeds.device)[None] if positions is None else positions
         place = take if self.method.positions == "original" else renumber
         # Always an explicit mask: without one, and without a cache, gaps in the position ids read as packed
         # sequences.
-        short = call.record.mask if call.record.mask is not None else torch.ones_like(index)
+        short = call.cuts[-1].mask if call.cuts[-1].mask is not None else torch.ones_like(index)
         return kwargs | {
             "inputs_embeds": take(embeds, index),
             "position_ids": place(positions, index),
             "attention_mask": short,
         }
 
-    def _apply(self, choice: Choice, repeat: int) -> Tensor:
-        """Verify a choice, write trace and record, and return the columns that stay, [B, S']."""
-        call, method, layers = self.call, self.method, self.trace.layers
+    def _apply(self, layer: int, choice: Choice, repeat: int, among: Tensor | None = None) -> Tensor:
+        """Verify a choice, write the trace, note the cut, and return the columns that stay, [B, S']."""
+        call, tokens = self.call, self.anatomy.tokens
         kept = choice.kept
-        inside = (kept >= 0) & (kept < self.anatomy.tokens)
-        ascending = (kept[:, 1:] > kept[:, :-1]).all() & inside.all()
+        good = ((kept >= 0) & (kept < tokens)).all() & (kept[:, 1:] > kept[:, :-1]).all()
         finite = [scores.isfinite().all() for scores in choice.scores.values()]
-        finite = torch.stack(finite).all() if finite else torch.ones_like(ascending)
-        self._read(call.visual.sum(1), finite, ascending, call.genuine)
-        total = call.visual.shape[1]
-        index = kept_columns(call.visual, kept.repeat_interleave(repeat, 0), self.anatomy.tokens)
+        finite = torch.stack(finite).all() if finite else torch.ones_like(good)
+        there = torch.ones_like(good)
+        if among is not None:
+            left = torch.zeros(len(among), tokens, dtype=torch.bool, device=among.device).scatter(
+                1, among, True
+            )
+            there = left.gather(1, kept.clamp(0, tokens - 1)).all()
+        self._read(call.visual.sum(1), finite, good, there, call.genuine)
+        total, layers = call.visual.shape[1], self.trace.layers
+        index = kept_columns(call.visual, kept.repeat_interleave(repeat, 0), tokens)
         short = None if call.mask is None else take(call.mask, index)
-        call.record = Record(method.layer, method.positions, total, index, short)
         # A beam search has expanded the rows by layer K; at prefill those of one sample are still alike.
-        one = slice(None, None, call.repeat if method.layer else 1)
+        one = slice(None, None, call.repeat if layer else 1)
         self.trace.kept = list(kept.detach()[one])
         self.trace.scores = {name: scores.detach()[one] for name, scores in choice.scores.items()}
-        self.trace.lengths = [total] * method.layer + [index.shape[1]] * (layers - method.layer)
+        lengths = self.trace.lengths[:layer] if call.cuts else [total] * layer
+        self.trace.lengths = lengths + [index.shape[1]] * (layers - layer)
+        call.cuts.append(Cut(layer, total, index, short, kept))
         return index
 
     def _read(self, counts: Tensor, *flags: Tensor) -> None:
@@ -172,6 +182,7 @@ class Executor:
         faults = (
             f"scores of {self.method.name} must be finite, got NaN or infinity",
             f"kept must be ascending and within the {tokens} visual tokens",
+            f"kept must be among the tokens that {self.method.name} left at its cut before",
             "images must be encoded inside prune; the prompt holds other visual features than the latest",
         )
         for good, fault in zip(flags, faults, strict=False):
@@ -182,20 +193,21 @@ class Executor:
         """A forward on a filled cache: generation steps, candidates of assisted decoding, a second turn."""
         call, cache = self.call, kwargs["past_key_values"]
         record: Record | None = getattr(cache, RECORD, None)
-        if record is None or (record.layer, record.positions) != (self.method.layer, self.method.positions):
+        if record is None or (record.schedule, record.positions) != (self.schedule, self.method.positions):
             raise ValueError("past_key_values were not filled by this method inside prune")
         new = embeds.shape[1]
-        seen = cache.get_seq_length() + (record.dropped if record.layer == 0 else 0)
+        seen = cache.get_seq_length() + record.before
         positions = kwargs.get("position_ids")
         self._check_turn(seen, new, positions, record)
-        call.record, call.short_mask = record, record.extend(call.mask, seen + new)
-        if record.layer or not record.dropped:
+        call.record = record
+        call.short_masks = {cut.layer: cut.extend(call.mask, seen + new) for cut in record.cuts}
+        if not record.before:
             return kwargs
         if record.positions == "original" and positions is None:
             positions = torch.arange(seen, seen + new, device=embeds.device)[None]
         elif record.positions == "renumbered" and positions is not None:
-            positions = positions - record.dropped
-        return kwargs | {"attention_mask": call.short_mask, "position_ids": positions}
+            positions = positions - record.before
+        return kwargs | {"attention_mask": call.short_masks[0], "position_ids": positions}
 
     def _check_turn(self, seen: int, new: int, positions: Tensor | None, record: Record) -> None:
         call = self.call
@@ -205,7 +217,7 @@ class Executor:
                 raise ValueError(
                     "input_ids must have no visual token on a filled cache: no chunked prefill, no new image"
                 )
-            if record.layer == 0 and call.mask is None and positions is not None:
+            if record.schedule == (0,) and call.mask is None and positions is not None:
                 wrong = int(positions.reshape(-1)[0]) != seen
         if wrong:
             raise ValueError(
@@ -213,62 +225,100 @@ class Executor:
                 "a second turn after layer 0, pass only new input_ids and the mask of the whole conversation"
             )
 
+    def _words(self, visual: Tensor) -> Tensor:
+        """Columns that are not visual, [B, T], of a sequence with `visual` [B, S] in it."""
+        return visual.to(torch.uint8).argsort(dim=1, stable=True)[
+            :, : self.call.visual.shape[1] - self.anatomy.tokens
+        ]
+
     def _look(self, sight: Sight) -> None:
         call = self.call
-        if call.prefill:
-            call.attention = sight.row(last_real(call.mask, call.visual.shape[1]))
+        if not call.prefill:
+            return
+        visual, mask = call.state
+        if self.needs.attention:
+            call.attention = sight.row(last_real(mask, visual.shape[1]))
+        if self.needs.prompt:
+            call.prompt_attention = sight.rows(self._words(visual)).mean(1)
 
     def _layer(self, number: int, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         call = self.call
-        if self.method.layer and number == self.method.layer:
+        if number and number in self.schedule:
             enter = self._select if call.prefill else self._step
-            args = (enter(module, args[0], kwargs), *args[1:])
+            args = (enter(number, module, args[0], kwargs), *args[1:])
         # Rotary embeddings are made by now; gaps in the ids themselves read as packed sequences to flash
         # kernels.
         return args, kwargs | call.layer_kwargs | {"position_ids": None}
 
-    def _select(self, module: nn.Module, hidden: Tensor, kwargs: dict) -> Tensor:
-        """Choose on entering layer K, hand the short sequence to it and its successors."""
-        call, decoder = self.call, self.anatomy.decoder
-        columns = visual_columns(call.visual, self.anatomy.tokens)
-        features = take(hidden, columns)
-        found = {name: _repeat(value, call.repeat) for name, value in self.encoded.cues.items()}
-        if self.needs.attention:
-            found["attention"] = call.attention.gather(
-                2, columns[:, None].expand(-1, call.attention.shape[1], -1)
-            )
-        if self.needs.keys:
-            entering = features if self.needs.keys == "raw" else module.input_layernorm(features)
-            found["keys"] = module.self_attn.k_proj(entering)
-        index = self._apply(self._choose(Cues(grid=self.anatomy.grid, features=features, **found)), 1)
-        short = take(hidden, index)
+    def _select(self, number: int, module: nn.Module, hidden: Tensor, kwargs: dict) -> Tensor:
+        """Choose on entering a layer, hand the short sequence to it and its successors."""
+        call = self.call
+        before = call.cuts[-1] if call.cuts else None
+        index = self._apply(
+            number, self._choose(self._cues(module, hidden, before)), 1, before and before.kept
+        )
+        local = index if before is None else torch.searchsorted(before.index.contiguous(), index.contiguous())
+        short = take(hidden, local)
         if self.method.positions == "original":
             rotary = tuple(take(part, index) for part in kwargs["position_embeddings"])
         else:
-            rotary = decoder.rotary_emb(short, position_ids=renumber(kwargs["position_ids"], index))
-        call.short_mask = call.record.mask
-        call.layer_kwargs = {"attention_mask": self._causal(short, kwargs), "position_embeddings": rotary}
+            positions = renumber(kwargs["position_ids"], index)
+            rotary = self.anatomy.decoder.rotary_emb(short, position_ids=positions)
+        mask = self._causal(number, short, call.cuts[-1].mask, kwargs)
+        call.layer_kwargs = {"attention_mask": mask, "position_embeddings": rotary}
         return short
 
-    def _step(self, module: nn.Module, hidden: Tensor, kwargs: dict) -> Tensor:
-        """A generation step on entering layer K, whose cache is shorter than that of the layers before."""
+    def _cues(self, module: nn.Module, hidden: Tensor, before: Cut | None) -> Cues:
+        """What can be seen on entering the layer `module`, every token at its first place."""
+        call, needs = self.call, self.needs
+        tokens = self.anatomy.tokens if before is None else before.kept.shape[1]
+        columns = visual_columns(call.state[0], tokens)
+        entering = take(hidden, columns)
+        own = {"features": entering}
+        if needs.keys:
+            own["keys"] = module.self_attn.k_proj(
+                entering if needs.keys == "raw" else module.input_layernorm(entering)
+            )
+        for name in ("attention", "prompt_attention"):
+            row = getattr(call, name)
+            if row is not None:
+                own[name] = row.gather(2, columns[:, None].expand(-1, row.shape[1], -1))
+        found = {name: _repeat(value, call.repeat) for name, value in self.encoded.cues.items()}
+        if needs.prompt:
+            words = self._words(call.visual)
+            real = take(torch.ones_like(call.visual) if call.mask is None else call.mask != 0, words)
+            after = words > visual_columns(call.visual, self.anatomy.tokens)[:, -1:]
+            found |= {"prompt": call.words, "prompt_valid": real & after}
+        if before is not None:
+            spread = {"features": 1, "keys": 1, "attention": 2, "prompt_attention": 2}
+            own = {
+                name: _spread(value, before.kept, self.anatomy.tokens, spread[name])
+                for name, value in own.items()
+            }
+            found["among"] = before.kept
+        return Cues(grid=self.anatomy.grid, stage=len(call.cuts), **own, **found)
+
+    def _step(self, number: int, module: nn.Module, hidden: Tensor, kwargs: dict) -> Tensor:
+        """A generation step on entering a cut's layer, whose cache is shorter than that of the layers before."""
         call = self.call
-        call.layer_kwargs = {"attention_mask": self._causal(hidden, kwargs)}
+        mask = self._causal(number, hidden, call.short_masks[number], kwargs)
+        call.layer_kwargs = {"attention_mask": mask}
         if call.record.positions == "renumbered":
-            positions = kwargs["position_ids"] - call.record.dropped
+            cut = next(cut for cut in call.record.cuts if cut.layer == number)
+            positions = kwargs["position_ids"] - cut.dropped
             call.layer_kwargs["position_embeddings"] = self.anatomy.decoder.rotary_emb(
                 hidden, position_ids=positions
             )
         return hidden
 
-    def _causal(self, hidden: Tensor, kwargs: dict) -> Tensor | None:
+    def _causal(self, number: int, hidden: Tensor, mask: Tensor | None, kwargs: dict) -> Tensor | None:
         cache: Cache | None = kwargs.get("past_key_values")
         return create_causal_mask(
             config=self.anatomy.decoder.config,
             inputs_embeds=hidden,
-            attention_mask=self.call.short_mask,
+            attention_mask=mask,
             past_key_values=cache,
-            layer_idx=self.method.layer,
+            layer_idx=number,
         )
 
     def _decoded(self, module: nn.Module, args: tuple, output):
@@ -277,8 +327,9 @@ class Executor:
         if not call.prefill:
             return output
         if output.past_key_values is not None:
-            setattr(output.past_key_values, RECORD, call.record)
-        output.last_hidden_state = put_back(output.last_hidden_state, call.record.index, call.record.total)
+            setattr(output.past_key_values, RECORD, Record(self.method.positions, tuple(call.cuts)))
+        last = call.cuts[-1]
+        output.last_hidden_state = put_back(output.last_hidden_state, last.index, last.total)
         return output
 
 
@@ -287,3 +338,11 @@ def _repeat(value, times: int):
     if isinstance(value, Tensor):
         return value.repeat_interleave(times, 0)
     return [item for item in value for _ in range(times)]
+
+
+def _spread(values: Tensor, places: Tensor, count: int, dim: int) -> Tensor:
+    """`values`, whose dimension `dim` counts the `places` [B, M], over `count` places; zero elsewhere."""
+    shape = list(values.shape)
+    rows = places.reshape(len(places), *[1] * (dim - 1), -1, *[1] * (values.ndim - dim - 1)).expand_as(values)
+    shape[dim] = count
+    return values.new_zeros(shape).scatter(dim, rows, values)

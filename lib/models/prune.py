@@ -14,9 +14,9 @@ from lib.models.clip import ClipPair, check_pair, encode_text, load
 from lib.models.executor import Executor
 from lib.models.record import Trace
 from lib.models.vision import Given, Watch
+from lib.pruning.base import KEYS, POSITIONS
+from lib.pruning.checks import check_option
 from lib.pruning.methods import Method, Needs
-
-POSITIONS = ("original", "renumbered")
 
 
 @contextmanager
@@ -62,28 +62,30 @@ def prune(
     given = _given(model, anatomy, needs, text, clip, evidence)
     trace = Trace(method=method, grid=anatomy.grid, layers=len(anatomy.layers))
     with ExitStack() as stack:
-        watch = Watch(anatomy, needs, given)
+        watch = Watch(anatomy, needs, given, method.lattice(anatomy.grid))
         watch.install(stack)
         Executor(anatomy, method, needs, watch, trace).install(stack)
         yield trace
 
 
 def _check(method: Method, needs: Needs, anatomy: Anatomy) -> None:
-    count = len(anatomy.layers)
-    if not 0 <= method.layer < count:
-        raise ValueError(f"layer must be within the {count} decoder layers, got {method.layer}")
-    if method.positions not in POSITIONS:
-        raise ValueError(f"positions must be one of {', '.join(POSITIONS)}, got {method.positions!r}")
-    if method.layer == 0 and (needs.attention or needs.keys):
+    layers = len(anatomy.layers)
+    cuts = method.schedule(layers)
+    if min(cuts) < 0 or max(cuts) >= layers:
+        raise ValueError(f"layer must be within the {layers} decoder layers, got {max(cuts)}")
+    if list(cuts) != sorted(set(cuts)) or (len(cuts) > 1 and cuts[0] == 0):
+        raise ValueError(f"cuts must ascend, several of them within the decoder only; got layers {cuts}")
+    check_option("positions", method.positions, POSITIONS)
+    if cuts[0] == 0 and (needs.attention or needs.prompt or needs.keys):
         raise ValueError(
             f"layer must be at least 1 for {method.name}, which looks into the language model; got 0"
         )
-    if needs.keys not in (None, "raw", "normed"):
-        raise ValueError(f"keys must be 'raw', 'normed' or None, got {needs.keys!r}")
+    if needs.keys is not None:
+        check_option("keys", needs.keys, KEYS)
     config = anatomy.decoder.config
     kinds = set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
-    if method.layer and (kinds or getattr(config, "sliding_window", None)):
-        raise ValueError(f"layer must be 0 for a language model with sliding windows, got {method.layer}")
+    if cuts[0] and (kinds or getattr(config, "sliding_window", None)):
+        raise ValueError(f"layer must be 0 for a language model with sliding windows, got {cuts[0]}")
 
 
 def _given(

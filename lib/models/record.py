@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from lib.models.columns import take
 from lib.pruning.methods import Choice, Method
 
 RECORD = "_visual_token_record"  # name of the attribute on a cache that holds its `Record`
@@ -42,18 +43,18 @@ class Encoded:
 
 
 @dataclass(frozen=True)
-class Record:
-    """What a pruned cache must remember to go on.
+class Cut:
+    """Where the sequence became shorter.
 
-    `total` is the length of the whole prompt, `index` [B, S'] the columns that stay, `mask` [B, S'] their
-    padding mask or None, `layer` the first layer that holds the short sequence.
+    `layer` is the first one that holds the short sequence, `index` [B, S'] the columns of the whole prompt that stay, `mask`
+    [B, S'] their padding mask or None, `kept` [B, k] the visual tokens that stay.
     """
 
     layer: int
-    positions: str
     total: int
     index: Tensor
     mask: Tensor | None
+    kept: Tensor
 
     @property
     def dropped(self) -> int:
@@ -69,17 +70,47 @@ class Record:
         return torch.cat([short, tail], dim=1)
 
 
+@dataclass(frozen=True)
+class Record:
+    """What a pruned cache must remember to go on: how positions count, and its cuts in the order of the layers."""
+
+    positions: str
+    cuts: tuple[Cut, ...]
+
+    @property
+    def schedule(self) -> tuple[int, ...]:
+        return tuple(cut.layer for cut in self.cuts)
+
+    @property
+    def before(self) -> int:
+        """Columns that no layer holds, since they were dropped before the language model."""
+        return self.cuts[0].dropped if self.cuts[0].layer == 0 else 0
+
+
 @dataclass
 class Call:
-    """One forward through the model, from its first hook to its last."""
+    """One forward through the model, from its first hook to its last.
+
+    `cuts` are those made so far; `short_masks` the padding masks of a forward on a filled cache, by the layer of the cut.
+    """
 
     input_ids: Tensor
     mask: Tensor | None = None
     prefill: bool = False
     repeat: int = 1
     visual: Tensor | None = None
+    words: Tensor | None = None
     genuine: Tensor | None = None
     attention: Tensor | None = None
+    prompt_attention: Tensor | None = None
+    cuts: list[Cut] = field(default_factory=list)
     record: Record | None = None
-    short_mask: Tensor | None = None
+    short_masks: dict[int, Tensor | None] = field(default_factory=dict)
     layer_kwargs: dict = field(default_factory=dict)
+
+    @property
+    def state(self) -> tuple[Tensor, Tensor | None]:
+        """Which columns are visual, [B, S'], and the padding mask, both of the sequence as it is now."""
+        if not self.cuts:
+            return self.visual, self.mask
+        return take(self.visual, self.cuts[-1].index), self.cuts[-1].mask

@@ -10,11 +10,13 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from lib.models.anatomy import Anatomy
 from lib.models.attention import Sight, probe
 from lib.models.clip import ClipPair, TextCues, patches
 from lib.pruning.methods import Needs
+from lib.pruning.selection import lattice_places
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +36,11 @@ class Watch:
     called. What was seen therefore lives until the tower starts again, and not until the end of a forward.
     """
 
-    def __init__(self, anatomy: Anatomy, needs: Needs, given: Given) -> None:
+    def __init__(
+        self, anatomy: Anatomy, needs: Needs, given: Given, lattice: tuple[int, int] | None = None
+    ) -> None:
         self.anatomy, self.needs, self.given = anatomy, needs, given
+        self.lattice = None if lattice == anatomy.grid else lattice
         self.saliency: Tensor | None = None
         self.residual: Tensor | None = None
         self.keys: Tensor | None = None
@@ -60,11 +65,27 @@ class Watch:
             last = layers[-1].register_forward_pre_hook(self._last_layer, with_kwargs=True)
             stack.callback(last.remove)
 
-    def _start(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
+    def _start(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
         self.saliency = self.residual = self.keys = self.seeds = None
+        pixels = args[0] if args else kwargs["pixel_values"]
         if self.needs.seeds:
-            pixels = args[0] if args else kwargs["pixel_values"]
             self.seeds = row_seeds(pixels, self.given.text)
+        if self.lattice is None:
+            return None
+        patch = pixels.shape[-1] // self.anatomy.grid[1]
+        size = [side * patch for side in self.lattice]
+        small = interpolate(pixels, size, mode="bicubic", antialias=True)
+        return (small, *args[1:]), {k: v for k, v in kwargs.items() if k != "pixel_values"} | {
+            "interpolate_pos_encoding": True
+        }
+
+    def spread(self, features: Tensor) -> Tensor:
+        """Features [B, M, D] of a smaller image at their places in the full grid, [B, N, D]; zero elsewhere."""
+        if self.lattice is None:
+            return features
+        places = torch.tensor(lattice_places(self.anatomy.grid, self.lattice), device=features.device)
+        full = features.new_zeros(features.shape[0], self.anatomy.tokens, features.shape[2])
+        return full.index_copy(1, places, features)
 
     def _look(self, sight: Sight) -> None:
         self.saliency = sight.row(0)[:, :, 1:]

@@ -29,15 +29,22 @@ class Needs:
     vision_keys: int | None = None  # vision layer (Python index) whose keys of the patches are wanted
     projected: bool = False  # what the projector makes of the features
     text: bool = False  # the question's tokens from the paired text tower
-    attention: bool = False  # attention of the last real prompt token in decoder layer `layer - 1`
-    keys: str | None = None  # key projection at decoder layer `layer`: "raw" hidden state, or "normed"
+    attention: bool = False  # attention of the last real prompt token, in the decoder layer before the cut
+    prompt: bool = (
+        False  # the prompt's words, and how each of them attends in the decoder layer before the cut
+    )
+    keys: str | None = None  # key projection of the decoder layer at the cut: "raw" hidden state, or "normed"
     evidence: bool = False  # a per-sample evidence mask, given by the caller
     seeds: bool = False  # one int a row, from that row's own content
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Cues:
-    """What a method sees. Tensors are ``None`` unless needed."""
+    """What a method sees. Tensors are ``None`` unless needed.
+
+    A method that cuts again sees every token at its first place: where a token is gone already, what the language model
+    would tell about it (features, attention, keys) is zero.
+    """
 
     grid: tuple[int, int]  # (rows, columns), rows * columns == N
     features: Tensor  # [B, N, D] stage 0: the projector's input; stage K: hidden states entering layer K
@@ -52,7 +59,16 @@ class Cues:
     text_special: Tensor | None = None  # [B, T] bool, true on start and end tokens
     text_importance: Tensor | None = None  # [B, T] head-mean attention of [EOS] in the last text layer
     attention: Tensor | None = None  # [B, H, N] decoder attention row over the visual tokens
+    prompt: Tensor | None = (
+        None  # [B, T, W] input embeddings of every column that is not visual, [B, N, W] `projected`
+    )
+    prompt_valid: Tensor | None = None  # [B, T] bool, true on real words after the image
+    prompt_attention: Tensor | None = None  # [B, T, N] head-mean attention of these columns
     keys: Tensor | None = None  # [B, N, Dk] all heads concatenated
+    stage: int = (
+        -1
+    )  # which of the method's cuts this is, counted from 0; -1 is the last, for most the only one
+    among: Tensor | None = None  # [B, M] int64, ascending: tokens that are still there; None: all
     evidence: Tensor | None = None  # [B, N] bool
     seeds: Sequence[int] | None = None  # one int a row, from that row's own content
 
@@ -98,7 +114,9 @@ class Method(ABC):
     """
 
     name: ClassVar[str]
-    stage: ClassVar[str]  # "encoder": layer must be 0; "decoder": layer must be above 0; "any"
+    stage: ClassVar[
+        str
+    ]  # "encoder": layer must be 0; "decoder": layer must be above 0; "any"; "staged": `schedule` says
     paper: ClassVar[str]
     code: ClassVar[str]
     ours: ClassVar[str]
@@ -115,12 +133,26 @@ class Method(ABC):
         check_integer("layer", self.layer, least=0)
         if self.stage == "encoder" and self.layer != 0:
             raise ValueError(f"layer must be 0, {self.name} prunes before the decoder; got {self.layer!r}")
+        if self.stage == "staged" and self.layer != 0:
+            raise ValueError(f"layer must be 0, {self.name} cuts where its depths say; got {self.layer!r}")
         if self.stage == "decoder" and self.layer == 0:
             raise ValueError(f"layer must be above 0, {self.name} reads the decoder; got {self.layer!r}")
 
     def needs(self) -> Needs:
         """What the executor has to capture."""
         return Needs()
+
+    def schedule(self, layers: int) -> tuple[int, ...]:
+        """The cuts: decoder layers, of `layers`, on entering which `choose` is called; 0 is before all of them."""
+        return (self.layer,)
+
+    def left(self, tokens: int) -> tuple[int, ...]:
+        """How many of `tokens` are left after each cut."""
+        return (budget(self.keep, tokens, self.rounding),)
+
+    def lattice(self, grid: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns of patches into which the encoder shall cut the image, itself made smaller to fit."""
+        return grid
 
     @abstractmethod
     def choose(self, cues: Cues) -> Choice:

@@ -30,6 +30,9 @@ class NoPruning(Method):
     def __post_init__(self) -> None:
         _refuse_keep(self)
 
+    def left(self, tokens: int) -> tuple[int, ...]:
+        return (tokens,)
+
     def choose(self, cues: Cues) -> Choice:
         everything = torch.arange(cues.count, device=cues.features.device)
         return Choice(everything.expand(cues.batch, -1))
@@ -49,6 +52,9 @@ class Blind(Method):
 
     def __post_init__(self) -> None:
         _refuse_keep(self)
+
+    def left(self, tokens: int) -> tuple[int, ...]:
+        return (0,)
 
     def choose(self, cues: Cues) -> Choice:
         return Choice(torch.zeros(cues.batch, 0, dtype=torch.int64, device=cues.features.device))

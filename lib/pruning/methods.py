@@ -30,6 +30,7 @@ from lib.pruning.peers import (
     CentreCrop,
     Dart,
     DivPrune,
+    Downsample,
     HoloV,
     MultiCue,
     Pooling,
@@ -40,6 +41,7 @@ from lib.pruning.peers import (
     to_unit_range,
 )
 from lib.pruning.selection import adaptive_nms, split_top_k, top_k
+from lib.pruning.staged import PyramidDrop, SparseVLM
 
 __all__ = [
     "NAMES",
@@ -53,6 +55,7 @@ __all__ = [
     "Dart",
     "DeSAP",
     "DivPrune",
+    "Downsample",
     "FastV",
     "HoloV",
     "Method",
@@ -61,7 +64,9 @@ __all__ = [
     "NoPruning",
     "Oracle",
     "Pooling",
+    "PyramidDrop",
     "Random",
+    "SparseVLM",
     "ToMe",
     "Trim",
     "UniformGrid",
@@ -267,6 +272,7 @@ _METHODS: dict[str, type[Method]] = {
         Oracle,
         CentreCrop,
         Pooling,
+        Downsample,
         ClsTopK,
         FastV,
         DeSAP,
@@ -279,6 +285,8 @@ _METHODS: dict[str, type[Method]] = {
         HoloV,
         Dart,
         ToMe,
+        PyramidDrop,
+        SparseVLM,
         MultiCue,
     )
 }

@@ -18,9 +18,9 @@ from lib.pruning.checks import check_flag, check_grid, check_integer, check_numb
 from lib.pruning.cues import cls_saliency, decoupled_similarity
 from lib.pruning.duplicates import bipartite_merge, drop_duplicates
 from lib.pruning.merging import gather_rows, join
-from lib.pruning.picking import highest
+from lib.pruning.picking import budget, highest
 from lib.pruning.precision import cosine, unit
-from lib.pruning.selection import adaptive_nms, dpp_map, max_min, top_k, uniform_grid
+from lib.pruning.selection import adaptive_nms, dpp_map, lattice_places, max_min, top_k, uniform_grid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +42,33 @@ class Pooling(Method):
         )  # places are rounded down, so of two equally near the later one is nearer
         nearest = (cells[:, None] - centres).square().sum(-1).argmin(-1)
         return Choice(kept, {}, join(cues.features, kept, nearest.expand(cues.batch, -1)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Downsample(Method):
+    """The image itself made smaller, so that the encoder cuts it into fewer patches."""
+
+    name: ClassVar[str] = "downsample"
+    stage: ClassVar[str] = "encoder"
+    paper: ClassVar[str] = "VTC-Bench: a smaller image beats many methods, so it is the baseline to beat."
+    code: ClassVar[str] = "The processor's resolution is lowered, on models that take any."
+    ours: ClassVar[str] = (
+        "Any budget: the smallest nearly square image with at least k patches, position embeddings interpolated; patches too "
+        "many leave evenly; each stands at its place in the full grid."
+    )
+
+    def lattice(self, grid: tuple[int, int]) -> tuple[int, int]:
+        rows, columns = check_grid(grid)
+        count = budget(self.keep, rows * columns, self.rounding)
+        lines = min(rows, max(round(math.sqrt(count * rows / columns)), math.ceil(count / columns)))
+        return lines, math.ceil(count / lines)
+
+    def choose(self, cues: Cues) -> Choice:
+        places = lattice_places(cues.grid, self.lattice(cues.grid))
+        count = self.budget(cues)
+        stay = [(2 * place + 1) * len(places) // (2 * count) for place in range(count)]
+        kept = torch.tensor(places)[stay].to(cues.features.device, non_blocking=True)
+        return Choice(kept.expand(cues.batch, -1))
 
 
 @dataclass(frozen=True, kw_only=True)

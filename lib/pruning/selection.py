@@ -25,6 +25,7 @@ __all__ = [
     "adaptive_nms",
     "budget",
     "dpp_map",
+    "lattice_places",
     "max_min",
     "random_choice",
     "split_top_k",
@@ -108,6 +109,14 @@ def uniform_grid(grid: tuple[int, int], keep: int | float) -> Tensor:
         row = (2 * line + 1) * rows // (2 * lines)
         positions += [row * columns + (2 * place + 1) * columns // (2 * here) for place in range(here)]
     return torch.tensor(positions)
+
+
+def lattice_places(grid: tuple[int, int], lattice: tuple[int, int]) -> list[int]:
+    """Positions in a grid on which the cells of a coarser lattice of (rows, columns) have their middle, ascending."""
+    (rows, columns), (lines, across) = grid, lattice
+    down = [(2 * line + 1) * rows // (2 * lines) for line in range(lines)]
+    right = [(2 * place + 1) * columns // (2 * across) for place in range(across)]
+    return [row * columns + column for row in down for column in right]
 
 
 def spread_priority(grid: tuple[int, int], device: torch.device | str | None = None) -> Tensor:

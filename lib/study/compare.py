@@ -116,8 +116,8 @@ def _has(study: Study, arm: str, keep: int) -> bool:
 
 def alike(study: Study, control: str, arm: str, keep: int) -> str:
     """The control that prunes at the place where `arm` does; the one before the language model where it was not run."""
-    inside = make(arm.partition("/")[0], keep=1).stage == "decoder" and _has(study, control + INSIDE, keep)
-    return control + INSIDE if inside else control
+    inside = make(arm.partition("/")[0], keep=1).stage in ("decoder", "staged")
+    return control + INSIDE if inside and _has(study, control + INSIDE, keep) else control
 
 
 def same_answers(study: Study, left: str, right: str, keep: int) -> float:

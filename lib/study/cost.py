@@ -7,6 +7,8 @@ The paper calls the result FLOPs; it counts multiply-adds, and so does this modu
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
+from lib.pruning.methods import Method
+
 LLAVA_HIDDEN, LLAVA_INTERMEDIATE, LLAVA_LAYERS = 4096, 11008, 32  # Vicuna-7B, the decoder of LLaVA-1.5-7B
 
 
@@ -65,6 +67,14 @@ def layer_tokens(
         raise ValueError(f"kept must lie in 0..{visual}, got {kept}")
     extra = 0 if visual_only else text
     return [visual + extra] * prune_layer + [kept + extra] * (layers - prune_layer)
+
+
+def visual_tokens(method: Method, visual: int, layers: int) -> list[int]:
+    """List the visual tokens in each decoder layer under a method; `visual` before pruning."""
+    tokens, left = [visual] * layers, method.left(visual)
+    for cut, count in zip(method.schedule(layers), left, strict=True):
+        tokens[cut:] = [count] * (layers - cut)
+    return tokens
 
 
 def kv_bytes(tokens: Sequence[int], kv_heads: int, head_width: int, bytes_per_number: int = 2) -> int:

@@ -40,6 +40,7 @@ LOOKS: Mapping[str, Look] = MappingProxyType(
         "adaptprune": Look("AdaptPrune", PURPLE, "D", (5, 1)),
         "centre_crop": Look("centre crop", (0.62, 0.55, 0.45), "h", (2, 2)),
         "pool": Look("pooling", (0.40, 0.30, 0.20), "H", (1, 3)),
+        "downsample": Look("smaller image", (0.75, 0.70, 0.30), "+", (1, 2, 3, 2)),
         "visionzip": Look("VisionZip", RED, "^", (4, 1, 1, 1)),
         "vispruner": Look("VisPruner", PINK, "<", (5, 2)),
         "trim": Look("TRIM", YELLOW, ">", (3, 2)),
@@ -48,6 +49,8 @@ LOOKS: Mapping[str, Look] = MappingProxyType(
         "holov": Look("HoloV", (0.45, 0.05, 0.10), "3", (7, 2)),
         "dart": Look("DART", (0.95, 0.60, 0.40), "1", (1, 1, 4, 1)),
         "tome": Look("ToMe", (0.30, 0.35, 0.60), "2", (3, 3)),
+        "pyramiddrop": Look("PyramidDrop", (0.80, 0.35, 0.10), "$P$", (4, 2, 1, 2)),
+        "sparsevlm": Look("SparseVLM", (0.20, 0.50, 0.75), "4", (2, 3)),
         "multicue": Look("all four cues", (0.55, 0.65, 0.10), "X", ""),
     }
 )

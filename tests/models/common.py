@@ -20,6 +20,7 @@ METHODS = [
     methods.Random(keep=6, layer=1),
     methods.Blind(),
     *(methods.make(name, keep=6) for name in ("visionzip", "trim", "cdpruner", "holov", "dart", "tome")),
+    *(methods.make(name, keep=6) for name in ("pyramiddrop", "sparsevlm", "downsample")),
 ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import ClassVar
 
@@ -156,6 +156,12 @@ class Fixed:
     def needs(self):
         return self.want
 
+    def schedule(self, layers):
+        return (self.layer,)
+
+    def lattice(self, grid):
+        return grid
+
     def choose(self, cues):
         kept = torch.tensor(self.kept, dtype=torch.int64).reshape(len(self.kept), -1)
         kept = kept.expand(cues.features.shape[0], -1) if len(self.kept) == 1 else kept
@@ -175,6 +181,31 @@ class Spy(Fixed):
     def choose(self, cues):
         self.seen.append(cues)
         return super().choose(cues)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cuts:
+    """Cuts at several layers and keeps what it is told at each; `seen` collects the cues."""
+
+    name: ClassVar[str] = "cuts"
+    cuts: tuple[tuple[int, tuple[tuple[int, ...], ...]], ...]
+    positions: str = "original"
+    want: Needs = Needs()  # noqa: RUF009 - frozen
+    seen: list = field(default_factory=list)
+
+    def needs(self):
+        return self.want
+
+    def schedule(self, layers):
+        return tuple(layer for layer, _ in self.cuts)
+
+    def lattice(self, grid):
+        return grid
+
+    def choose(self, cues):
+        self.seen.append(cues)
+        kept = torch.tensor(self.cuts[cues.stage][1])
+        return Choice(kept.expand(cues.features.shape[0], -1) if len(kept) == 1 else kept)
 
 
 def greedy(model, inputs, steps=4, **kwargs):
@@ -230,6 +261,7 @@ def tiny():
         one_row=one_row,
         Fixed=Fixed,
         Spy=Spy,
+        Cuts=Cuts,
         greedy=greedy,
         image=IMAGE,
         tokens=SIDE**2,

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lib.models.attention import attention_row, probe
+from lib.models.attention import attention_rows, probe
 
 
 def rows_of(model, module, inputs, rows):
@@ -43,7 +43,7 @@ def test_vision_class_row_equals_eager_weights(any_model, tiny, layer):
 
 def test_causal_is_applied_when_there_is_no_mask():
     query, key = torch.randn(2, 4, 3, 8), torch.randn(2, 2, 5, 8)
-    row = attention_row(query, key, None, 0.3, torch.tensor([0, 2]), causal=True)
+    row = attention_rows(query, key, None, 0.3, torch.tensor([[0], [2]]), causal=True).squeeze(2)
     assert row.shape == (2, 4, 5)
     assert row.dtype == torch.float32
     assert torch.equal(row[0, :, 3:], torch.zeros(4, 2))
@@ -57,7 +57,8 @@ def test_mask_forms_agree():
     flat = torch.tensor([[0, 1, 1, 1], [1, 1, 1, 1]])
     seen = torch.ones(4, 4).tril().bool() & flat[:, None, None].bool()
     additive = torch.zeros(2, 1, 4, 4).masked_fill(~seen, torch.finfo(torch.float32).min)
-    rows = [attention_row(query, key, mask, 0.4, 2, causal=True) for mask in (flat, seen, additive)]
+    third = torch.full((2, 1), 2)
+    rows = [attention_rows(query, key, mask, 0.4, third, causal=True) for mask in (flat, seen, additive)]
     torch.testing.assert_close(rows[0], rows[1])
     torch.testing.assert_close(rows[0], rows[2])
 

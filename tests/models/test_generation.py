@@ -22,6 +22,28 @@ def test_cache_changes_nothing(any_model, tiny, layer, positions):
     assert lengths == [total] * layer + [total - 12] * (tiny.layers - layer)
 
 
+@pytest.mark.parametrize("positions", ["original", "renumbered"])
+def test_cache_changes_nothing_with_three_cuts(any_model, tiny, positions):
+    inputs = tiny.inputs((5, 2))
+    cuts = ((1, ((0, 2, 3, 4, 7, 9, 12),)), (2, ((0, 2, 7, 9),)), (3, ((2, 9),)))
+    with prune(any_model, tiny.Cuts(cuts=cuts, positions=positions)):
+        cached = tiny.greedy(any_model, inputs)
+        plain = tiny.greedy(any_model, inputs, use_cache=False)
+        asked = torch.cat([cached.sequences, torch.tensor([[8, 9, 10], [4, 5, 6]])], 1)
+        mask = torch.cat([inputs["attention_mask"], torch.ones(2, 7, dtype=torch.long)], 1)
+        turn = {"input_ids": asked, "attention_mask": mask}
+        second = tiny.greedy(any_model, turn | {"past_key_values": cached.past_key_values})
+        whole = tiny.greedy(any_model, turn | {"pixel_values": inputs["pixel_values"]})
+    assert torch.equal(cached.sequences, plain.sequences)
+    for left, right in zip(cached.logits, plain.logits, strict=True):
+        close(left, right, 2e-5)
+    assert torch.equal(second.sequences, whole.sequences)
+    close(second.logits[-1], whole.logits[-1], 2e-5)
+    lengths = [second.past_key_values.get_seq_length(number) for number in range(tiny.layers)]
+    total = asked.shape[1] + 3
+    assert lengths == [total, total - 9, total - 12, total - 14]
+
+
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: f"{method.name}{method.layer}")
 def test_batch_equals_singles(any_model, tiny, pair, method):
     inputs = tiny.inputs((5, 2))
@@ -44,7 +66,7 @@ def test_batch_equals_singles(any_model, tiny, pair, method):
     assert trace.method is method
 
 
-@pytest.mark.parametrize("method", METHODS[2:5], ids=lambda method: method.name)
+@pytest.mark.parametrize("method", [*METHODS[2:5], *METHODS[-3:-1]], ids=lambda method: method.name)
 def test_right_padded_batch_equals_singles(any_model, tiny, method):
     inputs = tiny.inputs((5, 2), "right")
     with prune(any_model, method) as trace, torch.no_grad():
@@ -57,7 +79,9 @@ def test_right_padded_batch_equals_singles(any_model, tiny, method):
         close(single, batch[row, : len(single)], 2e-5)
 
 
-@pytest.mark.parametrize("method", [METHODS[0], METHODS[2], METHODS[7]], ids=lambda method: method.name)
+@pytest.mark.parametrize(
+    "method", [METHODS[0], METHODS[2], METHODS[7], *METHODS[-3:-1]], ids=lambda method: method.name
+)
 def test_beam_search(any_model, tiny, pair, method):
     inputs = tiny.inputs((5, 2))
     beams = {"num_beams": 3, "length_penalty": 0.0}

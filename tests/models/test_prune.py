@@ -7,12 +7,14 @@ from lib.models.prune import prune
 from lib.pruning import methods
 from tests.models.common import EVERY_OTHER, METHODS, RAGGED, TEXT, close, logits_of
 
+RAGGED_WITHIN = ((0, 2, 7, 9), (1, 2, 14, 15))
 
-def hidden_by_masks(model, inputs, kept, layer, positions):
+
+def hidden_by_masks(model, inputs, cuts, positions):
     """The same answer with nothing dropped, from a layer loop of its own.
 
-    Every column goes through every layer, but from `layer` on the dropped ones are masked as keys. Returns
-    the logits [B, S, V] and the columns that stay.
+    Every column goes through every layer, but from the layer of each of `cuts` (layer, kept) on the dropped ones are masked
+    as keys. Returns the logits [B, S, V] and the columns that stay to the end.
     """
     core, decoder = model.model, model.model.language_model
     ids, real = inputs["input_ids"], inputs["attention_mask"].bool()
@@ -20,20 +22,21 @@ def hidden_by_masks(model, inputs, kept, layer, positions):
     features = core.vision_tower(inputs["pixel_values"], output_hidden_states=True).hidden_states[-2][:, 1:]
     hidden = decoder.embed_tokens(ids)
     hidden[ids == 63] = core.multi_modal_projector(features).flatten(0, 1)
-    stays = torch.ones(batch, length, dtype=torch.bool)
-    for row in range(batch):
-        columns = (ids[row] == 63).nonzero()[:, 0]
-        stays[row, columns] = False
-        stays[row, columns[list(kept[row % len(kept)])]] = True
-    places = torch.arange(length).expand(batch, -1)
-    moved = places - (~stays).long().cumsum(1) if positions == "renumbered" else places
     causal = torch.ones(length, length).tril().bool()
     lowest = torch.finfo(torch.float32).min
+    places = torch.arange(length).expand(batch, -1)
+    stays, cuts = torch.ones(batch, length, dtype=torch.bool), dict(cuts)
     for number, block in enumerate(decoder.layers):
-        late = number >= layer
-        seen = causal & (real & stays if late else real)[:, None, None]
+        if number in cuts:
+            kept, stays = cuts[number], torch.ones(batch, length, dtype=torch.bool)
+            for row in range(batch):
+                columns = (ids[row] == 63).nonzero()[:, 0]
+                stays[row, columns] = False
+                stays[row, columns[list(kept[row % len(kept)])]] = True
+        moved = places - (~stays).long().cumsum(1) if positions == "renumbered" else places
+        seen = causal & (real & stays)[:, None, None]
         mask = torch.zeros(batch, 1, length, length).masked_fill(~seen, lowest)
-        rotary = decoder.rotary_emb(hidden, position_ids=moved if late else places)
+        rotary = decoder.rotary_emb(hidden, position_ids=moved)
         hidden = block(hidden, attention_mask=mask, position_embeddings=rotary)
     return model.lm_head(decoder.norm(hidden)), stays & real
 
@@ -47,6 +50,9 @@ def hidden_by_masks(model, inputs, kept, layer, positions):
         methods.AdaptPrune(keep=16),
         methods.FastV(keep=16, positions="renumbered"),
         methods.ClsTopK(keep=16),
+        methods.PyramidDrop(keep=16),
+        methods.SparseVLM(keep=16),
+        methods.Downsample(keep=16),
     ],
     ids=lambda method: f"{method.name}{method.layer}",
 )
@@ -74,7 +80,7 @@ def test_dropping_equals_masking(any_model, tiny, layer, positions, side):
     method = tiny.Fixed(kept=kept, layer=layer, positions=positions)
     logits = logits_of(any_model, inputs, method)
     with torch.no_grad():
-        expected, stays = hidden_by_masks(any_model, inputs, kept, layer, positions)
+        expected, stays = hidden_by_masks(any_model, inputs, [(layer, kept)], positions)
     close(logits[stays], expected[stays])
     dropped = (inputs["input_ids"] == tiny.image) & ~stays
     assert dropped.any()
@@ -83,6 +89,26 @@ def test_dropping_equals_masking(any_model, tiny, layer, positions, side):
     assert (logits - full)[stays].abs().max() > 0.1
     with prune(any_model, method), torch.no_grad():
         close(any_model(**inputs, use_cache=False).logits, logits)
+
+
+@pytest.mark.parametrize("positions", ["original", "renumbered"])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_cutting_three_times_equals_masking(any_model, tiny, side, positions):
+    inputs = tiny.inputs((5, 2), side)
+    cuts = (
+        (1, ((0, 2, 3, 4, 7, 9, 12), (1, 2, 5, 8, 13, 14, 15))),
+        (2, RAGGED_WITHIN),
+        (3, ((2, 9), (1, 15))),
+    )
+    method = tiny.Cuts(cuts=cuts, positions=positions)
+    with prune(any_model, method) as trace, torch.no_grad():
+        logits = any_model(**inputs).logits
+    with torch.no_grad():
+        expected, stays = hidden_by_masks(any_model, inputs, cuts, positions)
+    close(logits[stays], expected[stays])
+    total = inputs["input_ids"].shape[1]
+    assert trace.lengths == [total, total - 9, total - 12, total - 14]
+    assert [kept.tolist() for kept in trace.kept] == [[2, 9], [1, 15]]
 
 
 @pytest.mark.parametrize("positions", ["original", "renumbered"])
@@ -103,7 +129,7 @@ def test_blind_equals_masking(any_model, tiny, positions):
     for layer in (0, 2):
         logits = logits_of(any_model, inputs, methods.Blind(positions=positions, layer=layer))
         with torch.no_grad():
-            expected, stays = hidden_by_masks(any_model, inputs, ((),), layer, positions)
+            expected, stays = hidden_by_masks(any_model, inputs, [(layer, ((),))], positions)
         close(logits[stays], expected[stays])
 
 
@@ -158,3 +184,77 @@ def test_nothing_is_left_behind_after_an_exception(model, tiny, pair, method):
         pass
     assert hooks_and_configs(model) == before
     assert torch.equal(logits_of(model, inputs), plain)
+
+
+def test_later_cuts_see_what_is_left_at_its_first_place(any_model, tiny):
+    """Attention, keys and states at the third cut equal those of a run in which the gone columns are masked."""
+    inputs = tiny.inputs((5, 2))
+    ids = inputs["input_ids"]
+    want = methods.Needs(attention=True, prompt=True, projected=True, keys="raw")
+    cuts = ((1, ((0, 2, 3, 4, 7, 9, 12),)), (2, RAGGED_WITHIN[:1]), (3, ((2, 9),)))
+    method = tiny.Cuts(cuts=cuts, want=want)
+    with prune(any_model, method), torch.no_grad():
+        any_model(**inputs)
+    first, _, third = method.seen
+    assert [cues.stage for cues in method.seen] == [0, 1, 2]
+    assert first.among is None
+    assert third.among.tolist() == [list(RAGGED_WITHIN[0])] * 2
+    gone = torch.ones(16, dtype=torch.bool)
+    gone[list(RAGGED_WITHIN[0])] = False
+    for values in (third.attention.mT, third.prompt_attention.mT, third.features, third.keys):
+        assert not values[:, gone].any()
+        assert values[:, ~gone].any()
+    # Rows of attention sum to one over the visual tokens that are left and the words, so they grow as tokens go.
+    assert (third.prompt_attention.sum(-1) <= 1 + 1e-5).all()
+    for row in range(2):
+        columns = (ids[row] != tiny.image).nonzero()[:, 0]
+        real = inputs["attention_mask"][row, columns].bool()
+        after = columns > (ids[row] == tiny.image).nonzero()[-1, 0]
+        assert third.prompt_valid[row].tolist() == (real & after).tolist()
+        words = any_model.model.language_model.embed_tokens(ids[row, columns])
+        assert torch.equal(third.prompt[row], words)
+        close(third.prompt_attention[row, -1], third.attention[row].mean(0), 1e-6)
+
+
+def test_attention_at_a_later_cut_equals_eager_weights_without_the_gone_columns(tiny, clip):
+    model, inputs = tiny.model(attention="eager", clip=clip), tiny.inputs((5,))
+    kept = EVERY_OTHER
+    want = methods.Needs(attention=True, prompt=True, projected=True)
+    method = tiny.Cuts(cuts=((1, (kept,)), (3, (kept[:2],))), want=want)
+    with prune(model, method), torch.no_grad():
+        model(**inputs)
+    short = tiny.Fixed(kept=(kept,), layer=1)
+    with prune(model, short), torch.no_grad():
+        weights = model(**inputs, output_attentions=True).attentions[2].mean(1)[0]
+    places = torch.tensor(kept)
+    close(method.seen[1].attention[0].mean(0)[places], weights[-1, 2 : 2 + len(kept)], 2e-6)
+    words = torch.cat([weights[:2], weights[2 + len(kept) :]])[:, 2 : 2 + len(kept)]
+    close(method.seen[1].prompt_attention[0][:, places], words, 2e-6)
+
+
+@pytest.mark.parametrize("keep", [4, 6, 7, 16])
+def test_a_smaller_image_goes_through_the_encoder(any_model, tiny, keep):
+    inputs = tiny.inputs((5,))
+    method = methods.Downsample(keep=keep)
+    rows, columns = method.lattice((4, 4))
+    assert keep <= rows * columns < keep + max(rows, columns)
+    small = torch.nn.functional.interpolate(
+        inputs["pixel_values"], (14 * rows, 14 * columns), mode="bicubic", antialias=True
+    )
+    core, patches = any_model.model, []
+    with prune(any_model, method) as trace, torch.no_grad():
+        core.vision_tower.register_forward_hook(
+            lambda *call: patches.append(call[-1].last_hidden_state.shape[1])
+        )
+        logits = any_model(**inputs).logits
+    core.vision_tower._forward_hooks.clear()
+    assert patches == [rows * columns + 1]
+    assert len(trace.kept[0]) == keep
+    if keep == rows * columns < 16:
+        with torch.no_grad():
+            seen = core.vision_tower(small, output_hidden_states=True, interpolate_pos_encoding=True)
+            features = core.multi_modal_projector(seen.hidden_states[-2][:, 1:])
+            words = core.language_model.embed_tokens(inputs["input_ids"])
+            born = torch.cat([words[:, :2], features, words[:, 18:]], 1)
+            expected = any_model(inputs_embeds=born).logits
+        close(logits[0, -5:], expected[0, -5:])

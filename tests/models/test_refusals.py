@@ -160,3 +160,12 @@ def test_empty_cache_given_by_the_caller(model, tiny):
     assert torch.equal(
         logits_of(model, inputs | {"past_key_values": DynamicCache(config=model.config)}, method), expected
     )
+
+
+def test_cuts_that_do_not_fit_are_refused(model, tiny):
+    inputs, all_six = tiny.inputs((5,)), (EVERY_OTHER,)
+    refuse(model, tiny.Cuts(cuts=((2, all_six), (1, all_six))), r"cuts must ascend.*\(2, 1\)")
+    refuse(model, tiny.Cuts(cuts=((0, all_six), (2, all_six))), r"cuts must ascend.*\(0, 2\)")
+    refuse(model, tiny.Cuts(cuts=((1, all_six), (4, all_six))), "layer must be within the 4 .* got 4")
+    back = tiny.Cuts(cuts=((1, all_six), (2, ((0, 1),))))
+    refuse(model, back, "kept must be among the tokens that cuts left at its cut before", inputs)

@@ -41,6 +41,9 @@ def make_cues(seed: int = 0, batch: int = 2, grid: tuple[int, int] = GRID, width
         seeds=list(range(batch)),
         vision_keys=normal(batch, tokens, 4),
         projected=normal(batch, tokens, width),
+        prompt=normal(batch, 5, width),
+        prompt_valid=torch.tensor([False, True, True, True, True]).expand(batch, -1),
+        prompt_attention=positive(batch, 5, tokens),
     )
 
 
@@ -49,7 +52,8 @@ def row_of(cues: Cues, row: int) -> Cues:
     values = {}
     for field in dataclasses.fields(cues):
         value = getattr(cues, field.name)
-        values[field.name] = value if field.name == "grid" else value[row : row + 1]
+        shared = field.name in ("grid", "stage") or value is None
+        values[field.name] = value if shared else value[row : row + 1]
     return Cues(**values)
 
 

@@ -27,6 +27,7 @@ def test_names_and_table():
         "oracle",
         "centre_crop",
         "pool",
+        "downsample",
         "cls",
         "fastv",
         "desap",
@@ -39,6 +40,8 @@ def test_names_and_table():
         "holov",
         "dart",
         "tome",
+        "pyramiddrop",
+        "sparsevlm",
         "multicue",
     )
     table = methods.rows()
@@ -107,6 +110,7 @@ def test_a_method_sees_nothing_that_it_did_not_ask_for(name):
     wanted |= {"saliency"} if needs.saliency_layer is not None else set()
     wanted |= {"patches", "image"} if needs.patches else set()
     wanted |= set(text) if needs.text else set()
+    wanted |= {"prompt", "prompt_valid", "prompt_attention"} if needs.prompt else set()
     wanted |= {"vision_keys"} if needs.vision_keys is not None else set()
     wanted |= {field for field in ("attention", "keys", "evidence", "projected") if getattr(needs, field)}
     asked = Cues(**{field: getattr(full, field) for field in wanted})

@@ -2,6 +2,7 @@
 
 import pytest
 
+from lib.pruning.methods import make
 from lib.study import cost
 
 
@@ -54,3 +55,14 @@ def test_adaptprune_saving_depends_on_what_is_counted():
 def test_bad_input_names_the_argument(call, said):
     with pytest.raises(ValueError, match=said):
         call()
+
+
+def test_visual_tokens_in_each_layer_follow_the_cuts():
+    assert cost.visual_tokens(make("none"), 576, 3) == [576] * 3
+    assert cost.visual_tokens(make("blind"), 576, 3) == [0] * 3
+    assert cost.visual_tokens(make("desap", keep=64), 576, 3) == [64] * 3
+    assert cost.visual_tokens(make("fastv", keep=0.1), 576, 4) == [576, 576, 57, 57]
+    assert (
+        cost.visual_tokens(make("pyramiddrop", keep=72), 576, 8)
+        == [576] * 2 + [288] * 2 + [144] * 2 + [72] * 2
+    )
