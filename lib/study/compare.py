@@ -8,12 +8,13 @@ import pandas as pd
 
 from lib.pruning.methods import make
 from lib.study.cost import formula
+from lib.study.records import TOLD
 from lib.study.report import Study
 from lib.study.rules import Clause, find
 from lib.study.stats import mean_interval
 from lib.study.tables import ALL, per_question, suite_weights
 
-SHUFFLED = " (shuffled question)"
+SHUFFLED = TOLD["shuffled"]
 INSIDE = "/positions=original,layer=2"  # a control that prunes where methods inside the language model do
 
 
