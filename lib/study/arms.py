@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lib.pruning.methods import make
+from lib.pruning.methods import NAMES, make
 from lib.study.evaluate import Arm, grid_of_arms
 from lib.study.factorial import factorial_arms
 
@@ -13,19 +13,9 @@ CURVE = (108, 72, 48, 32, 16, 8)  # pruning rates 0.25 to 0.94
 TIGHT = 16
 RANDOM_SEEDS = (0, 1, 2)
 MANY_SEEDS = 20  # draws of random choice in the head-to-head
-PEERS = (
-    "centre_crop",
-    "pool",
-    "visionzip",
-    "vispruner",
-    "trim",
-    "divprune",
-    "cdpruner",
-    "holov",
-    "dart",
-    "tome",
-    "multicue",
-)
+# What the claims need; every other method of the package is a peer, so that a new one joins by its name alone.
+FOUNDATION = ("none", "blind", "random", "uniform", "oracle", "cls", "fastv", "desap", "adaptprune")
+PEERS = tuple(name for name in NAMES if name not in FOUNDATION)
 RIVALS = ("desap", "adaptprune", "fastv", "cls", "uniform", "random", *PEERS)
 
 

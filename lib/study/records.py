@@ -100,6 +100,11 @@ def arm_label(method: object, told: str = "asked") -> str:
     return method.name + ("/" + ",".join(changed) if changed else "") + TOLD[told]
 
 
+def method_of(arm: str) -> str:
+    """The method's name in an arm's label."""
+    return arm.partition(" (")[0].partition("/")[0]
+
+
 _PRODUCTS = (
     ":!data/records",
     ":!data/tables",
