@@ -30,9 +30,7 @@ class Needs:
     projected: bool = False  # what the projector makes of the features
     text: bool = False  # the question's tokens from the paired text tower
     attention: bool = False  # attention of the last real prompt token, in the decoder layer before the cut
-    prompt: bool = (
-        False  # the prompt's words, and how each of them attends in the decoder layer before the cut
-    )
+    prompt: bool = False  # the prompt's words, and how each attends in the decoder layer before the cut
     keys: str | None = None  # key projection of the decoder layer at the cut: "raw" hidden state, or "normed"
     evidence: bool = False  # a per-sample evidence mask, given by the caller
     seeds: bool = False  # one int a row, from that row's own content
@@ -59,15 +57,11 @@ class Cues:
     text_special: Tensor | None = None  # [B, T] bool, true on start and end tokens
     text_importance: Tensor | None = None  # [B, T] head-mean attention of [EOS] in the last text layer
     attention: Tensor | None = None  # [B, H, N] decoder attention row over the visual tokens
-    prompt: Tensor | None = (
-        None  # [B, T, W] input embeddings of every column that is not visual, [B, N, W] `projected`
-    )
+    prompt: Tensor | None = None  # [B, T, W] input embeddings of all columns that are not visual
     prompt_valid: Tensor | None = None  # [B, T] bool, true on real words after the image
     prompt_attention: Tensor | None = None  # [B, T, N] head-mean attention of these columns
     keys: Tensor | None = None  # [B, N, Dk] all heads concatenated
-    stage: int = (
-        -1
-    )  # which of the method's cuts this is, counted from 0; -1 is the last, for most the only one
+    stage: int = -1  # which of the method's cuts this is, from 0; -1: the last, for most the only one
     among: Tensor | None = None  # [B, M] int64, ascending: tokens that are still there; None: all
     evidence: Tensor | None = None  # [B, N] bool
     seeds: Sequence[int] | None = None  # one int a row, from that row's own content
@@ -116,7 +110,7 @@ class Method(ABC):
     name: ClassVar[str]
     stage: ClassVar[
         str
-    ]  # "encoder": layer must be 0; "decoder": layer must be above 0; "any"; "staged": `schedule` says
+    ]  # "encoder": layer must be 0; "decoder": above 0; "any"; "staged": as `schedule` says
     paper: ClassVar[str]
     code: ClassVar[str]
     ours: ClassVar[str]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from lib.pruning.methods import make
+from collections.abc import Sequence
+
+from lib.pruning.methods import NAMES, make
 from lib.study.evaluate import Arm, grid_of_arms
 from lib.study.factorial import factorial_arms
 
@@ -11,19 +13,9 @@ CURVE = (108, 72, 48, 32, 16, 8)  # pruning rates 0.25 to 0.94
 TIGHT = 16
 RANDOM_SEEDS = (0, 1, 2)
 MANY_SEEDS = 20  # draws of random choice in the head-to-head
-PEERS = (
-    "centre_crop",
-    "pool",
-    "visionzip",
-    "vispruner",
-    "trim",
-    "divprune",
-    "cdpruner",
-    "holov",
-    "dart",
-    "tome",
-    "multicue",
-)
+# What the claims need; every other method of the package is a peer, so that a new one joins by its name alone.
+FOUNDATION = ("none", "blind", "random", "uniform", "oracle", "cls", "fastv", "desap", "adaptprune")
+PEERS = tuple(name for name in NAMES if name not in FOUNDATION)
 RIVALS = ("desap", "adaptprune", "fastv", "cls", "uniform", "random", *PEERS)
 
 
@@ -58,7 +50,7 @@ def desap_arms() -> list[Arm]:
         {"saliency_layer": -2},
     ]
     arms = [Arm(method=make("desap", keep=TIGHT, **fields)) for fields in variants]
-    arms += [Arm(method=make("desap", keep=TIGHT, **fields), shuffled=True) for fields in ({}, task_only)]
+    arms += [Arm(method=make("desap", keep=TIGHT, **fields), told="shuffled") for fields in ({}, task_only)]
     return arms
 
 
@@ -112,4 +104,35 @@ def peer_arms(seeds: int = MANY_SEEDS) -> list[Arm]:
     arms = grid_of_arms(PEERS, BUDGETS)
     for seed in range(seeds):
         arms += grid_of_arms(("random",), BUDGETS, seed=seed)
+    return arms
+
+
+# Methods that hear the question (the oracle as the end of the scale), and three that never do.
+GUIDED: tuple[tuple[str, dict[str, object]], ...] = (
+    ("oracle", {}),
+    ("desap", {}),
+    ("desap", {"share": 1.0}),
+    ("trim", {}),
+    ("cdpruner", {}),
+    ("multicue", {}),
+    ("adaptprune", {}),
+    ("fastv", {}),
+    ("adaptprune", {"layer": 1}),
+    ("fastv", {"layer": 1}),
+)
+DEAF: tuple[tuple[str, dict[str, object]], ...] = (("cls", {}), ("divprune", {}), ("random", {}))
+TURNS = (48, 16)  # budgets of the second question
+
+
+def turn_arms(budgets: Sequence[int] = TURNS) -> list[Arm]:
+    """Tokens chosen for the question asked, and tokens chosen for an earlier question about the same picture.
+
+    Of the methods that never hear the question, [CLS] (the same answers by construction) and random (another draw, as
+    its seed is made of pixels and text) are asked both ways to prove the measurement; DivPrune would repeat the first.
+    """
+    arms = [Arm(method=make("none"))]
+    for keep in budgets:
+        chosen = [make(name, keep=keep, **fields) for name, fields in GUIDED + DEAF]
+        arms += [Arm(method=method) for method in chosen]
+        arms += [Arm(method=method, told="earlier") for method in chosen if method.name != "divprune"]
     return arms

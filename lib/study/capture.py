@@ -22,6 +22,7 @@ from lib.pruning.checks import check_integer, check_option
 from lib.pruning.methods import Blind
 from lib.study.evaluate import LOCAL_SUITES, MODEL, TEST_PICTURES, test_set
 from lib.study.questions import evidence_mask
+from lib.study.replay import StandIn
 from lib.study.scenes import SUITES, Layout
 
 SOURCES = ("recorded", "live")
@@ -55,16 +56,14 @@ class Seen:
     answers: tuple[str, ...] = ()
 
 
-class Onlooker:
+class Onlooker(StandIn):
     """A method that chooses as `method` does and keeps the cues; `needs` may ask for more than it uses."""
 
     def __init__(self, method: Method, needs: Needs | None = None) -> None:
-        self.method, self.wanted = method, needs
+        super().__init__(method)
+        self.wanted = needs
         self.cues: Cues | None = None
         self.choice: Choice | None = None
-
-    def __getattr__(self, name: str):
-        return getattr(self.method, name)
 
     def needs(self) -> Needs:
         return self.method.needs() if self.wanted is None else self.wanted

@@ -6,15 +6,26 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from lib.pruning.methods import make
+from lib.pruning.methods import NAMES, make
 from lib.study.cost import formula
+from lib.study.records import TOLD, method_of
 from lib.study.report import Study
 from lib.study.rules import Clause, find
 from lib.study.stats import mean_interval
 from lib.study.tables import ALL, per_question, suite_weights
 
-SHUFFLED = " (shuffled question)"
+SHUFFLED = TOLD["shuffled"]
 INSIDE = "/positions=original,layer=2"  # a control that prunes where methods inside the language model do
+
+
+def check_arm(study: Study, arm: str) -> None:
+    """Refuse a name that is neither a method of the package nor in the records: it must be a slip.
+
+    A known method that was not run is no fault: figures and tables leave it out.
+    """
+    name = method_of(arm)
+    if name not in NAMES and arm not in set(study.table["method"]):
+        raise ValueError(f"arm {arm!r} has no record and {name!r} is no method; known: {', '.join(NAMES)}")
 
 
 def difference(study: Study, left: str, right: str, keep: int, suites: Sequence[str] = (ALL,)) -> dict:
@@ -25,6 +36,8 @@ def difference(study: Study, left: str, right: str, keep: int, suites: Sequence[
     dict
         left, right, keep, suite, n, estimate, low, high; n is 0 where an arm was not run.
     """
+    for arm in (left, right):
+        check_arm(study, arm)
     clause = Clause(
         kind="order", text=f"{left} - {right}", left=left, right=right, budget=keep, suites=tuple(suites)
     )
@@ -45,6 +58,7 @@ def levels(study: Study, arms: Sequence[str], keep: int, suite: str = ALL) -> pd
     table = study.table[study.table["suite"] == suite]
     rows = []
     for arm in arms:
+        check_arm(study, arm)
         mine = table[(table["method"] == arm) & ((table["keep"] == keep) | (arm in ("none", "blind")))]
         if len(mine):
             found = mine.iloc[0]
@@ -116,7 +130,9 @@ def _has(study: Study, arm: str, keep: int) -> bool:
 
 def alike(study: Study, control: str, arm: str, keep: int) -> str:
     """The control that prunes at the place where `arm` does; the one before the language model where it was not run."""
-    inside = make(arm.partition("/")[0], keep=1).stage in ("decoder", "staged")
+    check_arm(study, arm)
+    name = method_of(arm)
+    inside = name in NAMES and make(name, keep=1).stage in ("decoder", "staged")
     return control + INSIDE if inside and _has(study, control + INSIDE, keep) else control
 
 

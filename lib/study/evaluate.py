@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +24,12 @@ from lib.models.embedded import PROMPT
 from lib.models.hub import Loaded, load
 from lib.models.prune import prune
 from lib.paths import MODELS
+from lib.pruning.checks import check_option
 from lib.pruning.methods import Method, make
 from lib.study import records
 from lib.study.metrics import exact_match
 from lib.study.questions import Question, benchmark, evidence_mask
+from lib.study.replay import Replay
 from lib.study.scenes import SUITES, Layout, Scenes
 
 MODEL = MODELS / "scenes"
@@ -37,14 +39,21 @@ LOCAL_SUITES = tuple(suite for suite in SUITES if suite != "scene")  # a whole p
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """One method at one budget; `shuffled` hands the method another question than the model is asked."""
+    """One method at one budget and the question that it hears of; the model is always asked its own.
+
+    `told` is "asked" (the question asked), "shuffled" (one about another picture) or "earlier" (another one about
+    the same picture: the method runs on that one, and what it kept is kept for the question asked).
+    """
 
     method: Method
-    shuffled: bool = False
+    told: str = "asked"
+
+    def __post_init__(self) -> None:
+        check_option("told", self.told, records.TOLD)
 
     @property
     def label(self) -> str:
-        return records.arm_label(self.method) + (" (shuffled question)" if self.shuffled else "")
+        return records.arm_label(self.method, self.told)
 
     @property
     def seed(self) -> int:
@@ -75,7 +84,7 @@ class Benchmark:
     def __init__(self, loaded: Loaded, questions: int = 0, batch: int = 60) -> None:
         if not 0 <= questions <= TEST_PICTURES:
             raise ValueError(f"questions must lie in 0..{TEST_PICTURES} (0 takes all), got {questions!r}")
-        self.loaded = loaded
+        self.loaded, self.size = loaded, batch
         self.pictures = questions or TEST_PICTURES
         self.scenes, self.asked = test_set()
         flat = [
@@ -84,10 +93,21 @@ class Benchmark:
         # A wrong question: seven places on, so another picture's and another suite's.
         self.texts = [question.text for _, question in flat]
         self.wrong = self.texts[7:] + self.texts[:7]
-        self.batches = [
-            self._batch(flat[first : first + batch])
-            for first in tqdm(range(0, len(flat), batch), desc="questions", leave=False)
+        self.batches = self._batches(flat, "questions")
+
+    @cached_property
+    def earlier(self) -> list[Batch]:
+        """For each question, in the same order, the one that was asked about its picture before."""
+        flat = [
+            (row, found[earlier_place(row, place, len(found))])
+            for row, found in enumerate(self.asked[: self.pictures])
+            for place in range(len(found))
         ]
+        return self._batches(flat, "earlier questions")
+
+    def _batches(self, flat: Sequence[tuple[int, Question]], told: str) -> list[Batch]:
+        firsts = tqdm(range(0, len(flat), self.size), desc=told, leave=False)
+        return [self._batch(flat[first : first + self.size]) for first in firsts]
 
     def _batch(self, some: Sequence[tuple[int, Question]]) -> Batch:
         images = [Image.fromarray(self.scenes.images[row]) for row, _ in some]
@@ -103,13 +123,13 @@ class Benchmark:
     def ask(self, arm: Arm) -> pd.DataFrame:
         """Answer every question under one arm; rows as in `records.ACCURACY`."""
         model, tokenizer = self.loaded.model, self.loaded.processor.tokenizer
-        texts, rows = self.wrong if arm.shuffled else self.texts, []
+        texts, rows = self.wrong if arm.told == "shuffled" else self.texts, []
         for place, batch in enumerate(self.batches):
-            first = place * len(self.batches[0].questions)
-            text = texts[first : first + len(batch.questions)]
+            text = texts[place * self.size : place * self.size + len(batch.questions)]
+            method = self._after(arm.method, self.earlier[place]) if arm.told == "earlier" else arm.method
             with (
                 torch.no_grad(),
-                prune(model, arm.method, text=text, clip=self.loaded.clip, evidence=batch.evidence) as trace,
+                prune(model, method, text=text, clip=self.loaded.clip, evidence=batch.evidence) as trace,
             ):
                 out = model.generate(**batch.inputs, max_new_tokens=2, do_sample=False)
             said = tokenizer.batch_decode(
@@ -141,6 +161,25 @@ class Benchmark:
             positions=arm.method.positions,
             seed=arm.seed,
         )
+
+    def _after(self, method: Method, earlier: Batch) -> Replay:
+        """Run the earlier questions' prompts under a method; return it as one that repeats its choices."""
+        replay, text = Replay(method), [question.text for question in earlier.questions]
+        with (
+            torch.no_grad(),
+            prune(self.loaded.model, replay, text=text, clip=self.loaded.clip, evidence=earlier.evidence),
+        ):
+            self.loaded.model(**earlier.inputs)
+        replay.rewind()
+        return replay
+
+
+def earlier_place(picture: int, place: int, suites: int) -> int:
+    """Which suite's question was asked before that of suite `place` about a picture: never the same one.
+
+    The step to it changes from picture to picture, so that every ordered pair of suites occurs equally often.
+    """
+    return (place + 1 + picture % (suites - 1)) % suites
 
 
 @lru_cache(maxsize=1)
@@ -184,7 +223,7 @@ def record_arms(arms: Iterable[Arm], folder: Path, questions: int = 0, model: Pa
         started = time.time()
         frame = asked.ask(arm)
         facts = records.provenance(
-            config={"arm": arm.label, "fields": asdict(arm.method), "shuffled": arm.shuffled},
+            config={"arm": arm.label, "fields": asdict(arm.method), "told": arm.told},
             model="scenes",
             weights=digest,
             pictures=wanted,

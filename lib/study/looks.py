@@ -1,5 +1,7 @@
 """Fix how figures look: one colour, marker and dash a method, one theme, and files that come out the same."""
 
+import colorsys
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -80,11 +82,23 @@ def theme() -> None:
 
 
 def look(arm: str) -> Look:
-    """Return the look of an arm; an ablation wears its method's, labelled with what it changes."""
-    name, _, changed = arm.partition("/")
-    if name not in LOOKS:
-        raise ValueError(f"method {name!r} has no look; known: {', '.join(LOOKS)}")
-    return LOOKS[name]._replace(label=f"{LOOKS[name].label}, {changed}") if changed else LOOKS[name]
+    """Return the look of an arm: its method's, labelled with what it changes and which question it was told.
+
+    A method that is not in `LOOKS` gets a look made of its name alone, the same in every figure.
+    """
+    rest, _, told = arm.partition(" (")
+    name, _, changed = rest.partition("/")
+    style = LOOKS.get(name) or _look_of_its_own(name)
+    words = [style.label, *(part for part in (changed, told.rstrip(")")) if part)]
+    return style._replace(label=", ".join(words))
+
+
+def _look_of_its_own(name: str) -> Look:
+    """A colour out of the name's hash and the name's first letter as marker, which no method of `LOOKS` wears."""
+    first, second, third, fourth = hashlib.sha256(name.encode()).digest()[:4]
+    letter = next((letter for letter in name.upper() if letter.isalnum()), "?")
+    colour = colorsys.hls_to_rgb(first / 256, 0.28 + 0.2 * second / 256, 0.8)  # dark enough on white
+    return Look(name.replace("_", " "), colour, f"${letter}$", (1 + third % 6, 1 + fourth % 3))
 
 
 def save(figure: Figure, name: str, frame: pd.DataFrame, folder: Path | str = FIGURES) -> Path:

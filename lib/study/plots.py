@@ -15,6 +15,7 @@ from matplotlib.patches import Rectangle
 
 from lib.study.claims import VERDICTS
 from lib.study.looks import FONT, LOOKS, ORANGE, VERDICT_COLOURS, look, save, theme
+from lib.study.records import method_of
 
 __all__ = [
     "LOOKS",
@@ -117,9 +118,14 @@ def accuracy_curve(
         raise ValueError(
             f"table has no rows of suite {suite!r}; known: {', '.join(sorted(set(table['suite'])))}"
         )
-    # legends list methods in one order, whatever the order of rows
-    order = [style.label for style in LOOKS.values()]
-    present = sorted(set(rows["method"]), key=lambda arm: (order.index(look(arm.split("/")[0]).label), arm))
+    # legends list methods in one order, whatever the order of rows; those without a fixed look come last
+    order = list(LOOKS)
+
+    def place(arm: str) -> tuple[int, str]:
+        name = method_of(arm)
+        return (order.index(name) if name in order else len(order), arm)
+
+    present = sorted(set(rows["method"]), key=place)
     wanted = (
         [arm for arm in present if "/" not in arm] if arms is None else [*arms, "none", "blind", "random"]
     )

@@ -65,21 +65,25 @@ _KEYS = MappingProxyType(
     }
 )
 _MAY_BE_EMPTY = frozenset({"kept_on_evidence"})
+# Which question a method hears of, the model always being asked its own, and how the arm's label says so.
+TOLD = MappingProxyType({"asked": "", "shuffled": " (shuffled question)", "earlier": " (earlier question)"})
 
 
-def arm_label(method: object) -> str:
-    """Name an arm: the method's name, then each field that differs from its default.
+def arm_label(method: object, told: str = "asked") -> str:
+    """Name an arm: the method's name, each field that differs from its default, and what it was told.
 
     Parameters
     ----------
     method
         A method of `lib.pruning.methods` (any dataclass instance with a class attribute `name`).
+    told
+        A key of `TOLD`.
 
     Returns
     -------
     str
-        "desap", or "desap/share=1.0,similarity=vanilla": fields in declaration order; keep and seed are left
-        out, because they have columns of their own.
+        "desap", "desap/share=1.0,similarity=vanilla" or "desap (earlier question)": fields in declaration
+        order; keep and seed are left out, because they have columns of their own.
     """
     if not dataclasses.is_dataclass(method) or isinstance(method, type):
         raise ValueError(f"method must be a dataclass instance, got {method!r}")
@@ -93,7 +97,12 @@ def arm_label(method: object) -> str:
         value = getattr(method, field.name)
         if value != default:
             changed.append(f"{field.name}={value}")
-    return method.name + ("/" + ",".join(changed) if changed else "")
+    return method.name + ("/" + ",".join(changed) if changed else "") + TOLD[told]
+
+
+def method_of(arm: str) -> str:
+    """The method's name in an arm's label."""
+    return arm.partition(" (")[0].partition("/")[0]
 
 
 _PRODUCTS = (

@@ -2,65 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import torch
 
 from lib.pruning import methods, selection
+from lib.pruning.contract import SQUARE, make_cues, on_meta, row_of
 from lib.pruning.methods import Cues
 
-GRID = (6, 6)
+__all__ = ["GRID", "all_selections", "build", "chosen", "example", "make_cues", "on_meta", "row_of"]
 
-
-def make_cues(seed: int = 0, batch: int = 2, grid: tuple[int, int] = GRID, width: int = 8) -> Cues:
-    """Every cue filled with random values."""
-    generator = torch.Generator().manual_seed(seed)
-    tokens = math.prod(grid)
-
-    def normal(*shape):
-        return torch.randn(*shape, generator=generator)
-
-    def positive(*shape):
-        return torch.rand(*shape, generator=generator)
-
-    return Cues(
-        grid=grid,
-        features=normal(batch, tokens, width),
-        saliency=positive(batch, 3, tokens),
-        patches=normal(batch, tokens, width),
-        image=normal(batch, width),
-        tokens=normal(batch, 5, width),
-        sentence=normal(batch, width),
-        text_valid=torch.tensor([True, True, True, True, False]).expand(batch, -1),
-        text_special=torch.tensor([True, False, False, True, False]).expand(batch, -1),
-        text_importance=positive(batch, 5),
-        attention=positive(batch, 4, tokens),
-        keys=1 + 0.3 * normal(batch, tokens, width),  # one common part: neighbours are alike, as keys are
-        evidence=positive(batch, tokens) > 0.8,
-        seeds=list(range(batch)),
-        vision_keys=normal(batch, tokens, 4),
-        projected=normal(batch, tokens, width),
-        prompt=normal(batch, 5, width),
-        prompt_valid=torch.tensor([False, True, True, True, True]).expand(batch, -1),
-        prompt_attention=positive(batch, 5, tokens),
-    )
-
-
-def row_of(cues: Cues, row: int) -> Cues:
-    """The same cues with one row of the batch."""
-    values = {}
-    for field in dataclasses.fields(cues):
-        value = getattr(cues, field.name)
-        shared = field.name in ("grid", "stage") or value is None
-        values[field.name] = value if shared else value[row : row + 1]
-    return Cues(**values)
-
-
-def on_meta(cues: Cues) -> Cues:
-    """The same cues without values."""
-    values = {field.name: getattr(cues, field.name) for field in dataclasses.fields(cues)}
-    return Cues(**{k: v.to("meta") if isinstance(v, torch.Tensor) else v for k, v in values.items()})
+GRID = SQUARE
 
 
 def build(name: str, keep: int | float = 9, **fields):

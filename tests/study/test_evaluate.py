@@ -6,9 +6,10 @@ import torch
 
 from lib.models import embedded, hub
 from lib.models.embedded import Sizes
+from lib.models.prune import prune
 from lib.pruning.methods import make
 from lib.study import evaluate, measures, records
-from lib.study.arms import adaptprune_arms, desap_arms, shared_arms
+from lib.study.arms import adaptprune_arms, desap_arms, shared_arms, turn_arms
 from lib.study.evaluate import Arm, Benchmark, record_arms, record_path
 from lib.study.questions import words
 from lib.study.scenes import SUITES
@@ -60,7 +61,7 @@ def test_ends_of_the_scale(asked):
 
 
 def test_shuffled_arm_hands_over_another_question(asked):
-    arm = Arm(method=make("desap", keep=16, share=1.0), shuffled=True)
+    arm = Arm(method=make("desap", keep=16, share=1.0), told="shuffled")
     assert arm.label == "desap/share=1.0 (shuffled question)"
     assert not [own for own, other in zip(asked.texts, asked.wrong, strict=True) if own is other]
     assert sorted(asked.wrong) == sorted(asked.texts)
@@ -68,6 +69,79 @@ def test_shuffled_arm_hands_over_another_question(asked):
     other = asked.ask(arm)
     assert own["question"].tolist() == other["question"].tolist()
     assert own["kept_on_evidence"].tolist() != other["kept_on_evidence"].tolist()
+
+
+def test_every_ordered_pair_of_suites_occurs_equally_often():
+    count = len(SUITES)
+    pairs = [
+        (place, evaluate.earlier_place(picture, place, count))
+        for picture in range(10)
+        for place in range(count)
+    ]
+    assert not [pair for pair in pairs if pair[0] == pair[1]]
+    assert {pairs.count(pair) for pair in pairs} == {2}
+    assert len(set(pairs)) == count * (count - 1)
+    for picture in range(10):  # every question is another one's earlier question
+        assert {evaluate.earlier_place(picture, place, count) for place in range(count)} == set(range(count))
+
+
+def kept_of(asked, method, batch):
+    text = [question.text for question in batch.questions]
+    with (
+        torch.no_grad(),
+        prune(
+            asked.loaded.model, method, text=text, clip=asked.loaded.clip, evidence=batch.evidence
+        ) as trace,
+    ):
+        asked.loaded.model(**batch.inputs)
+    return torch.stack(trace.kept)
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("oracle", {}),
+        ("desap", {"share": 1.0}),
+        ("multicue", {}),
+        ("random", {}),
+        ("adaptprune", {"layer": 1}),
+        ("fastv", {}),
+    ],
+)
+def test_earlier_arm_keeps_what_the_earlier_question_kept(asked, name, fields):
+    method = make(name, keep=16, **fields)
+    for batch, earlier in zip(asked.batches, asked.earlier, strict=True):
+        assert batch.image_ids == earlier.image_ids
+        assert all(
+            own.suite != other.suite for own, other in zip(batch.questions, earlier.questions, strict=True)
+        )
+        replay = asked._after(method, earlier)
+        alone = kept_of(asked, method, earlier)
+        assert torch.equal(kept_of(asked, replay, batch), alone)
+        if method.layer == 0 and replay.noted[0].features is not None:
+            assert replay.noted[0].features.shape[:2] == alone.shape
+    frame = asked.ask(Arm(method=method, told="earlier"))
+    assert set(frame["arm"]) == {f"{records.arm_label(method)} (earlier question)"}
+    assert frame["question"].tolist() == asked.texts
+
+
+@pytest.mark.parametrize("name", ["cls", "uniform", "divprune"])
+def test_methods_that_never_hear_the_question_answer_the_same(asked, name):
+    method = make(name, keep=16)
+    own, earlier = (asked.ask(Arm(method=method, told=told)) for told in ("asked", "earlier"))
+    assert own.drop(columns="arm").equals(earlier.drop(columns="arm"))
+
+
+def test_random_draws_anew_for_another_question(asked):
+    # Its seed is made of pixels and text: no use of the question, and still another draw.
+    method = make("random", keep=16)
+    own, earlier = (asked.ask(Arm(method=method, told=told)) for told in ("asked", "earlier"))
+    assert own["kept_on_evidence"].tolist() != earlier["kept_on_evidence"].tolist()
+
+
+def test_what_an_arm_is_told_must_be_known():
+    with pytest.raises(ValueError, match="told must be one of asked, shuffled, earlier; got 'later'"):
+        Arm(method=make("cls", keep=16), told="later")
 
 
 def test_recording_resumes_and_refuses_to_mix(folder, tmp_path):
@@ -84,6 +158,7 @@ def test_recording_resumes_and_refuses_to_mix(folder, tmp_path):
 
 def test_every_arm_has_a_file_of_its_own(tmp_path):
     arms = [*shared_arms(), *desap_arms(), *adaptprune_arms()]
+    arms += [arm for arm in turn_arms() if arm.told == "earlier"]
     paths = [record_path(tmp_path, arm).name for arm in arms]
     assert len(set(paths)) == len(arms)
     assert all(

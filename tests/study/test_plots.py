@@ -26,12 +26,34 @@ def table():
 
 
 def test_every_method_has_a_look_of_its_own():
-    assert set(methods.NAMES) <= set(plots.LOOKS)
-    looks = [plots.LOOKS[name] for name in methods.NAMES]
-    assert len({look.marker for look in looks}) == len({look.colour for look in looks}) == len(looks)
+    looks = [plots.look(name) for name in methods.NAMES]
+    assert (
+        len({(look.marker, look.colour) for look in looks})
+        == len({look.label for look in looks})
+        == len(looks)
+    )
+    fixed = list(plots.LOOKS.values())
+    assert len({look.marker for look in fixed}) == len({look.colour for look in fixed}) == len(fixed)
     assert plots.look("desap/share=1.0").label == "DeSAP, share=1.0"
-    with pytest.raises(ValueError, match="'guess' has no look"):
-        plots.look("guess")
+    assert plots.look("desap (earlier question)").label == "DeSAP, earlier question"
+    assert plots.look("desap/share=1.0 (earlier question)").label == "DeSAP, share=1.0, earlier question"
+
+
+def test_a_name_without_a_fixed_look_gets_one_of_its_own():
+    mine, other = plots.look("half_and_half"), plots.look("guess")
+    assert mine == plots.look("half_and_half")
+    assert (mine.label, mine.marker) == ("half and half", "$H$")
+    assert plots.look("half_and_half/share=0.25").label == "half and half, share=0.25"
+    assert mine.colour != other.colour
+    assert mine.marker not in {look.marker for look in plots.LOOKS.values()}
+
+
+def test_a_curve_takes_a_name_without_a_fixed_look(table):
+    renamed = table.assign(method=table["method"].replace("desap", "half_and_half"))
+    ax = plots.accuracy_curve(renamed)
+    shown = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert shown[-1] == "half and half"
+    ax.figure.canvas.draw()
 
 
 def test_curve_shows_levels_random_and_published(table):

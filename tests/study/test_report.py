@@ -177,3 +177,17 @@ def test_captions_and_labels_fit_the_arms(study):
         assert set(labels) <= arms
         assert name in captions.CAPTIONS
         assert f"`{name}.csv`" in report.caption(study, name)
+
+
+def test_a_slip_in_an_arm_s_name_is_refused(study):
+    for ask in (
+        lambda: compare.levels(study, ["desap", "desapp"], 16),
+        lambda: compare.difference(study, "desapp/share=1.0", "random", 16),
+        lambda: compare.alike(study, "random", "desapp (earlier question)", 16),
+    ):
+        with pytest.raises(
+            ValueError, match=r"arm 'desapp.*' has no record and 'desapp' is no method; known: none"
+        ):
+            ask()
+    assert compare.levels(study, ["tome"], 16).empty  # known, not run: left out
+    assert compare.difference(study, "tome", "random", 16)["n"] == 0
