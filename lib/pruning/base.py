@@ -108,9 +108,7 @@ class Method(ABC):
     """
 
     name: ClassVar[str]
-    stage: ClassVar[
-        str
-    ]  # "encoder": layer must be 0; "decoder": above 0; "any"; "staged": as `schedule` says
+    stage: ClassVar[str]  # "encoder": layer must be 0; "decoder": above 0; "any"; "staged": see `schedule`
     paper: ClassVar[str]
     code: ClassVar[str]
     ours: ClassVar[str]

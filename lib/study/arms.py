@@ -27,7 +27,9 @@ def shared_arms() -> list[Arm]:
     for seed in RANDOM_SEEDS:
         arms += grid_of_arms(("random",), CURVE if seed == 0 else BUDGETS, seed=seed)
     # The controls at the place where FastV and AdaptPrune prune.
-    arms += grid_of_arms(("oracle", "random"), BUDGETS, positions="original", layer=2)
+    arms += grid_of_arms(("oracle",), BUDGETS, positions="original", layer=2)
+    for seed in RANDOM_SEEDS:
+        arms += grid_of_arms(("random",), BUDGETS, positions="original", layer=2, seed=seed)
     # What the position policy does to prompts that are shortened before the language model.
     arms += grid_of_arms(("desap", "cls", "oracle", "random"), BUDGETS, positions="original")
     return arms

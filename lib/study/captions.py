@@ -99,6 +99,8 @@ CAPTIONS: Mapping[str, str] = MappingProxyType(
         "30_interactions": "Mean gain in accuracy of two cues together over what each gains alone, by suite.",
         "31_ranks": "Every picture ranks the methods by its questions answered; bars: Nemenyi's critical difference at 5 %.",
         "31_differences": "Paired differences in accuracy to random tokens, mean over suites.",
+        "31_suites": "Paired differences in accuracy to random tokens by suite; * where Holm's rule over all methods, budgets "
+        "and suites of this page leaves p below 0.05.",
         "21_layer": "Paired differences over all suites, by budget. Layer 1: pruned on entering the second layer.",
         "21_scale_to_grid": "Paired differences over all suites, by budget.",
     }

@@ -3,41 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 
+import matplotlib.pyplot as plt
 import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
 
+from lib.pruning.methods import make
 from lib.study.compare import alike
+from lib.study.cost import visual_tokens
 from lib.study.looks import look
 from lib.study.ranks import Ranking, groups
 from lib.study.report import Study
 from lib.study.rules import Clause, find
 from lib.study.stats import holm
-from lib.study.tables import suite_weights
+from lib.study.tables import ALL, suite_weights
 
 
-def against_random(study: Study, arms: Sequence[str], budgets: Sequence[int]) -> pd.DataFrame:
-    """Measure each method minus random tokens at the same place, paired over questions, Holm-adjusted over all.
+def against_random(
+    study: Study, arms: Sequence[str], budgets: Sequence[int], suites: Sequence[str] = (ALL,)
+) -> pd.DataFrame:
+    """Measure each method minus random tokens at the same place, paired over questions, Holm-adjusted over all rows.
 
     Returns
     -------
     DataFrame
-        arm, label, series, keep, n, estimate, low, high, p (adjusted); best at the tightest budget first.
+        arm, label, suite, series, keep, n, estimate, low, high, p (adjusted); best at the tightest budget and over the
+        first of `suites` first.
     """
     rows = []
-    for arm in arms:
+    for arm, keep in product(arms, budgets):
         if arm == "random":
             continue
-        for keep in budgets:
-            chance = alike(study, "random", arm, keep)
-            text = f"{arm} - {chance} @ {keep}"
-            found = find(Clause(kind="order", text=text, left=arm, right=chance, budget=keep), study.evidence)
+        chance = alike(study, "random", arm, keep)
+        for suite in suites:
+            clause = Clause(
+                kind="order", text=f"{arm} - {chance}", left=arm, right=chance, budget=keep, suites=(suite,)
+            )
+            found = find(clause, study.evidence)
             if found.n:
                 numbers = (found.n, found.estimate, found.low, found.high, found.p)
-                rows.append((arm, look(arm).label, f"{keep} tokens", keep, *numbers))
-    names = ["arm", "label", "series", "keep", "n", "estimate", "low", "high", "p"]
+                rows.append((arm, look(arm).label, suite, f"{keep} tokens", keep, *numbers))
+    names = ["arm", "label", "suite", "series", "keep", "n", "estimate", "low", "high", "p"]
     frame = pd.DataFrame(rows, columns=names)
     frame["p"] = holm(frame["p"].astype(float).tolist())
-    order = frame[frame["keep"] == min(budgets)].set_index("arm")["estimate"]
+    tight = frame[(frame["keep"] == min(budgets)) & (frame["suite"] == suites[0])]
+    order = tight.set_index("arm")["estimate"]
     return frame.sort_values(
         ["arm", "keep"],
         key=lambda c: -c.map(order) if c.name == "arm" else -c,
@@ -46,9 +58,34 @@ def against_random(study: Study, arms: Sequence[str], budgets: Sequence[int]) ->
     )
 
 
+def draw_suites(pairs: pd.DataFrame, keep: int) -> Figure:
+    """Draw the differences of one budget as a map, a row a method and a column a suite; * where adjusted p < 0.05."""
+    rows = pairs[pairs["keep"] == keep]
+    grid = rows.pivot(index="label", columns="suite", values="estimate")
+    grid = grid.loc[list(dict.fromkeys(rows["label"])), list(dict.fromkeys(rows["suite"]))]
+    sure = rows.assign(sure=rows["p"] < 0.05).pivot(index="label", columns="suite", values="sure")
+    marks = grid.map(lambda value: f"{value:+.2f}") + sure.loc[grid.index, grid.columns].map(
+        lambda seen: "*" if seen else " "
+    )
+    most = float(grid.abs().to_numpy().max()) or 1.0
+    figure, ax = plt.subplots(figsize=(7.6, 1.2 + 0.33 * len(grid)), layout="constrained")
+    sns.heatmap(
+        grid, annot=marks, fmt="", cmap="vlag_r", vmin=-most, vmax=most, ax=ax, annot_kws={"fontsize": 9},
+        cbar_kws={"label": "accuracy: method - random"},
+    )  # fmt: skip
+    spread = (grid.max() - grid.min()).drop(ALL, errors="ignore")
+    ax.set(
+        xlabel="",
+        ylabel="",
+        title=f"{keep} tokens: methods differ most on {spread.idxmax()}, least on {spread.idxmin()}",
+    )
+    ax.tick_params(axis="y", rotation=0)
+    return figure
+
+
 def sentence(pairs: pd.DataFrame, keep: int) -> str:
     """Say how many methods beat random at a budget, and which lead by how much."""
-    mine = pairs[pairs["keep"] == keep].sort_values("estimate", ascending=False)
+    mine = pairs[(pairs["keep"] == keep) & (pairs["suite"] == ALL)].sort_values("estimate", ascending=False)
     beat = mine[(mine["estimate"] > 0) & (mine["p"] < 0.05)]
     below = mine[(mine["estimate"] < 0) & (mine["p"] < 0.05)]
     best = mine.iloc[0]
@@ -61,6 +98,7 @@ def sentence(pairs: pd.DataFrame, keep: int) -> str:
 
 def table(pairs: pd.DataFrame) -> pd.DataFrame:
     """The differences as text of fixed width, one row a method and one column a budget; * where adjusted p < 0.05."""
+    pairs = pairs[pairs["suite"] == ALL]
     shown = pairs.assign(
         told=[
             f"{row.estimate:+.3f} [{row.low:+.3f}, {row.high:+.3f}]{'*' if row.p < 0.05 else ' '}"
@@ -76,6 +114,14 @@ def rank_title(found: Ranking, keep: int, tokens: int) -> str:
     first = next((last for start, last in groups(found.ranks, found.critical) if start == 0), 0)
     told = f"{look(found.ranks.index[0]).label} ranks first"
     return f"{keep} of {tokens} tokens: {told}, {first} not told apart from it"
+
+
+def costs(arms: Sequence[str], keep: int, tokens: int, layers: int) -> pd.DataFrame:
+    """Visual tokens that each decoder layer holds under each method, their mean, and the mean over that of no pruning."""
+    rows = {look(arm).label: visual_tokens(make(arm, keep=keep), tokens, layers) for arm in arms}
+    frame = pd.DataFrame(rows, index=[f"layer {number}" for number in range(layers)]).T
+    mean = frame.mean(axis=1)
+    return frame.assign(mean=mean.round(1), share=(mean / tokens).round(3)).sort_values("mean", kind="stable")
 
 
 def seed_spread(study: Study, budgets: Sequence[int]) -> pd.DataFrame:

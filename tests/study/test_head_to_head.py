@@ -70,3 +70,24 @@ def test_title_names_the_first_and_counts_the_rest(study):
     found = ranking(study.accuracy, [*RATES, "random"], 16)
     title = head_to_head.rank_title(found, 16, 144)
     assert title.startswith("16 of 144 tokens: DeSAP ranks first, 0 not told apart")
+
+
+def test_suites_are_compared_one_by_one(study):
+    both = head_to_head.against_random(study, [*RATES, "random"], (16,), ("all", *SUITES))
+    assert both.groupby("arm")["suite"].agg(list).tolist() == [["all", *SUITES]] * 3
+    assert both["arm"].tolist() == ["desap"] * 3 + ["cls"] * 3 + ["fastv"] * 3
+    alone = head_to_head.against_random(study, list(RATES), (16,))
+    mine = both[both["suite"] == "all"].reset_index(drop=True)
+    assert mine["estimate"].tolist() == alone["estimate"].tolist()
+    assert (mine["p"] >= alone["p"]).all()  # more comparisons, a stricter adjustment
+    assert head_to_head.table(both).shape == (3, 1)
+    title = head_to_head.draw_suites(both, 16).axes[0].get_title()
+    assert title.startswith("16 tokens: methods differ most on ")
+
+
+def test_costs_follow_the_cuts():
+    found = head_to_head.costs(("desap", "fastv", "pyramiddrop"), 16, 144, 5)
+    assert found.loc["DeSAP"].tolist() == [16] * 5 + [16, 0.111]
+    assert found.loc["FastV"].tolist() == [144, 144, 16, 16, 16, 67.2, 0.467]
+    assert found.index.tolist() == ["DeSAP", "PyramidDrop", "FastV"]
+    assert found.loc["PyramidDrop", "layer 4"] == 16
