@@ -188,6 +188,12 @@ def test_set() -> tuple[Scenes, list[list[Question]]]:
     return benchmark("test", TEST_PICTURES, TEST_SEED, Layout())
 
 
+def decoder_layers(folder: Path = MODEL) -> int:
+    """Layers of the model's language model."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return config["text_config"]["num_hidden_layers"]
+
+
 def weights_digest(folder: Path = MODEL) -> str:
     """Sha-256 over the model's weight files: which model a record was made with."""
     digest = hashlib.sha256()

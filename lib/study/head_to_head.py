@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from lib.pruning.methods import make
 from lib.study.compare import alike
 from lib.study.cost import visual_tokens
+from lib.study.evaluate import decoder_layers
 from lib.study.looks import look
 from lib.study.ranks import Ranking, groups
 from lib.study.report import Study
@@ -116,8 +117,9 @@ def rank_title(found: Ranking, keep: int, tokens: int) -> str:
     return f"{keep} of {tokens} tokens: {told}, {first} not told apart from it"
 
 
-def costs(arms: Sequence[str], keep: int, tokens: int, layers: int) -> pd.DataFrame:
-    """Visual tokens that each decoder layer holds under each method, their mean, and the mean over that of no pruning."""
+def costs(arms: Sequence[str], keep: int, tokens: int, layers: int = 0) -> pd.DataFrame:
+    """List the visual tokens in each decoder layer (0: as many as the embedded model's), their mean, and it over `tokens`."""
+    layers = layers or decoder_layers()
     rows = {look(arm).label: visual_tokens(make(arm, keep=keep), tokens, layers) for arm in arms}
     frame = pd.DataFrame(rows, index=[f"layer {number}" for number in range(layers)]).T
     mean = frame.mean(axis=1)
