@@ -244,6 +244,13 @@ def recency_detrended(attention: Tensor) -> Tensor:
     return (row * torch.exp(-slope * place)).float()
 
 
+def to_unit_range(scores: Tensor) -> Tensor:
+    """Each row shifted and scaled to 0..1; a constant row becomes zeros."""
+    low = scores.amin(-1, keepdim=True)
+    spread = scores.amax(-1, keepdim=True) - low
+    return (scores - low) / spread.clamp_min(1e-12)
+
+
 def _head_mean(attention: Tensor) -> Tensor:
     check_shape("attention", attention, B=None, H=None, N=None)
     check_scores("attention", attention)

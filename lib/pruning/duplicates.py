@@ -11,7 +11,7 @@ from torch import Tensor
 from lib.pruning.checks import check_integer, check_scores, check_shape
 from lib.pruning.merging import gather_rows
 from lib.pruning.picking import budget
-from lib.pruning.precision import cosine
+from lib.pruning.precision import cosine, cosine_table, unit
 
 
 @torch.no_grad()
@@ -30,6 +30,8 @@ def drop_duplicates(features: Tensor, among: Tensor, keep: int, step: int) -> Te
     Tensor
         [B, keep] int64, ascending.
 
+    Memory: M x M cosines in float32 beside one float64 copy of the chosen features.
+
     Source: VisPruner (arXiv 2412.01818), released code.
     """
     check_shape("features", features, B=None, N=None, D=None)
@@ -41,14 +43,21 @@ def drop_duplicates(features: Tensor, among: Tensor, keep: int, step: int) -> Te
         raise ValueError(f"keep must be at most {among.shape[1]}, got {keep}")
     if keep == 0:
         return among[:, :0]
-    while among.shape[1] > keep:
-        count = among.shape[1]
-        even, odd = among[:, ::2], among[:, 1::2]
+    batch, total = among.shape
+    if total == keep:
+        return among
+    # Who stands at an even place changes every round, so all pairs are compared once, ahead of the rounds.
+    pairs = cosine_table(unit(gather_rows(features, among))).flatten(1)
+    left = torch.arange(total, device=among.device).expand(batch, -1)  # places in `among`
+    while left.shape[1] > keep:
+        count = left.shape[1]
+        even, odd = left[:, ::2], left[:, 1::2]
         drop = min(step, count - keep, max(1, even.shape[1] - (count % 2)))
-        twin = cosine(gather_rows(features, even), gather_rows(features, odd)).amax(-1)
+        pair = even[:, :, None] * total + odd[:, None]
+        twin = pairs.gather(1, pair.flatten(1)).view(pair.shape).amax(-1)
         stay = (-twin).sort(dim=-1, descending=True, stable=True).indices[:, : even.shape[1] - drop]
-        among = torch.cat([even.gather(1, stay), odd], 1).sort(dim=-1).values
-    return among
+        left = torch.cat([even.gather(1, stay), odd], 1).sort(dim=-1).values
+    return among.gather(1, left)
 
 
 @torch.no_grad()

@@ -6,14 +6,15 @@ Built tables go to the device without waiting for it, and no value comes back.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize, pad
+from torch.nn.functional import pad
 
 from lib.pruning.checks import check_grid, check_number, check_option, check_scores, check_shape
 from lib.pruning.picking import ORDERS, budget, first_highest, in_order, score_rows
-from lib.pruning.precision import cosine
+from lib.pruning.precision import closest_cosine, cosine_table, unit, wide
 
 
 @torch.no_grad()
@@ -55,7 +56,8 @@ def adaptive_nms(
         [B, k] int64. A chosen token is never chosen again, also when every score left is zero, where the
         released code repeats itself; then the lowest position left comes next.
 
-    Source: AdaptPrune, released code. Only the window's features are compared at each pick.
+    Source: AdaptPrune, released code. Only the window's features are compared at each pick, so memory is linear
+    in N (and in the window).
     """
     scores = score_rows("scores", scores)
     batch, tokens = scores.shape
@@ -65,9 +67,10 @@ def adaptive_nms(
     check_number("sigma_similarity", sigma_similarity, above=0.0, finite=False)
     check_option("order", order, ORDERS)
     count = budget(keep, tokens)
-    nearby, nearness = _window(rows, columns, radius, sigma_distance, scores.device)
-
-    likeness = None if math.isinf(sigma_similarity) else _unit_features(features, batch, tokens)
+    reach = _reach(rows, columns, radius, sigma_distance, scores.device)
+    likeness = None if math.isinf(sigma_similarity) else _likeness(features, batch, tokens)
+    # A width so narrow that its square vanishes still has to give 0 for equal tokens, not 0 times infinity.
+    steepness = min(0.5 / sigma_similarity / sigma_similarity, torch.finfo(torch.float32).max)
     # One more column collects what falls off the grid, so that every window has the same size.
     live = pad(scores, (0, 1))
     chosen = torch.zeros_like(live, dtype=torch.bool)
@@ -75,13 +78,13 @@ def adaptive_nms(
     picks = []
     for _ in range(count):
         pick = first_highest(live, chosen)  # [B]
-        chosen = chosen.scatter(1, pick[:, None], True)
+        chosen.scatter_(1, pick[:, None], True)
         picks.append(pick)
-        window, fade = nearby[pick], nearness[pick]  # [B, W]
+        window, fade = reach(pick)  # [B, W]
         if likeness is not None:
-            gap = 1 - _window_cosine(likeness, pick, window)
-            fade = fade * torch.exp(-0.5 * (gap / sigma_similarity) ** 2)
-        live = live.scatter(1, window, live.gather(1, window) * (1 - fade))
+            gap = 1 - likeness(pick, window)
+            fade = torch.addcmul(fade, gap, gap, value=-steepness)
+        live.scatter_(1, window, live.gather(1, window) * (1 - fade.exp_()))
     return in_order(picks, order)
 
 
@@ -104,6 +107,8 @@ def max_min(features: Tensor, keep: int | float, order: str = "raster") -> Tenso
     Tensor
         [B, k] int64.
 
+    Memory: no more than a few copies of ``features``, in float64.
+
     Source: DivPrune's max-min diversity problem.
     """
     check_shape("features", features, B=None, N=None, D=None)
@@ -111,18 +116,17 @@ def max_min(features: Tensor, keep: int | float, order: str = "raster") -> Tenso
     count = budget(keep, tokens)
     check_option("order", order, ORDERS)
     check_scores("features", features)
-    distance = 1 - cosine(features, features)
-    # Rows of unit length are known to float32: what is closer than that is the same token.
-    distance = distance.masked_fill(distance < 1e-6, 0.0)
-    alone = torch.eye(tokens, dtype=torch.bool, device=features.device)
-    nearest = distance.masked_fill(alone, torch.inf).amin(-1)
+    direction = unit(features)
+    table = _table(direction)
+    closest = closest_cosine(direction) if table is None else _off_diagonal_max(table)
+    nearest = _distance(closest)
     chosen = torch.zeros_like(nearest, dtype=torch.bool)
     picks = []
     for step in range(count):
         pick = first_highest(nearest, chosen)
         chosen = chosen.scatter(1, pick[:, None], True)
         picks.append(pick)
-        from_pick = _rows(distance, pick)
+        from_pick = _distance(_cosine_row(direction, table, pick))
         nearest = from_pick if step == 0 else torch.minimum(nearest, from_pick)
     return in_order(picks, order)
 
@@ -149,6 +153,8 @@ def dpp_map(relevance: Tensor, features: Tensor, keep: int | float, order: str =
         [B, k] int64. Once every token left is a combination of the kept ones (its gain is below float32
         resolution) the lowest position left comes next.
 
+    Memory: no more than a few copies of ``features`` in float64, and [B, k, N] float32.
+
     Source: CDPruner; incremental Cholesky of Chen et al. 2018 (arXiv 1709.05135), algorithm 1.
     """
     relevance = score_rows("relevance", relevance)
@@ -157,7 +163,8 @@ def dpp_map(relevance: Tensor, features: Tensor, keep: int | float, order: str =
     count = budget(keep, tokens)
     check_option("order", order, ORDERS)
     check_scores("features", features)
-    kernel = relevance[:, :, None] * cosine(features, features) * relevance[:, None, :]
+    direction = unit(features)
+    table = _table(direction)
     gain = relevance**2
     floor = gain * 1e-6
     chosen = torch.zeros_like(gain, dtype=torch.bool)
@@ -167,10 +174,11 @@ def dpp_map(relevance: Tensor, features: Tensor, keep: int | float, order: str =
         pick = first_highest(gain, chosen)
         chosen = chosen.scatter(1, pick[:, None], True)
         picks.append(pick)
-        own_gain = gain.gather(1, pick[:, None])
+        own_gain, own_relevance = gain.gather(1, pick[:, None]), relevance.gather(1, pick[:, None])
         known = factor[:, :step]
         own = known.gather(2, pick[:, None, None].expand(-1, step, 1))
-        row = _rows(kernel, pick) - (known * own).sum(1)
+        kernel = own_relevance * _cosine_row(direction, table, pick) * relevance
+        row = kernel - (known * own).sum(1)
         # An exhausted pick has no gain to divide by and teaches nothing about the others.
         row = torch.where(own_gain > 0, row / own_gain.clamp_min(torch.finfo(gain.dtype).tiny).sqrt(), 0.0)
         factor[:, step] = row
@@ -179,46 +187,103 @@ def dpp_map(relevance: Tensor, features: Tensor, keep: int | float, order: str =
     return in_order(picks, order)
 
 
-def _rows(matrix: Tensor, pick: Tensor) -> Tensor:
+def _table(direction: Tensor) -> Tensor | None:
+    """All cosines at once where they take no more room than the features, [B, N, N] for N <= D; else ``None``.
+
+    One product of matrices is quicker than k products with a vector; without it, memory stays linear in N.
+    """
+    return cosine_table(direction) if direction.shape[1] <= direction.shape[2] else None
+
+
+def _cosine_row(direction: Tensor, table: Tensor | None, pick: Tensor) -> Tensor:
+    """Cosines of each batch row's pick with all tokens: [B, N] float32."""
+    if table is not None:
+        return _row(table, pick)
+    return (direction @ _row(direction, pick)[..., None]).squeeze(-1).float()
+
+
+def _row(matrix: Tensor, pick: Tensor) -> Tensor:
     return matrix.gather(1, pick[:, None, None].expand(-1, 1, matrix.shape[2])).squeeze(1)
 
 
-def _unit_features(features: Tensor | None, batch: int, tokens: int) -> Tensor:
+def _off_diagonal_max(table: Tensor) -> Tensor:
+    """The closest other of each token; leaves -inf on the table's diagonal, which no later step reads."""
+    table.diagonal(dim1=1, dim2=2).fill_(-torch.inf)
+    return table.amax(-1)
+
+
+def _distance(cosine: Tensor) -> Tensor:
+    """Cosine distance; rows of unit length are known to float32, so what is closer than that is the same token."""
+    distance = 1 - cosine
+    return distance.masked_fill(distance < 1e-6, 0.0)
+
+
+def _likeness(features: Tensor | None, batch: int, tokens: int) -> Callable[[Tensor, Tensor], Tensor]:
+    """A function that gives the cosines [B, W] between each row's pick [B] and its window [B, W].
+
+    Products are taken element by element: a sum over one contiguous row has the same order wherever it stands.
+    """
     if features is None:
         raise ValueError("features must be given unless sigma_similarity is infinite, got None")
     check_shape("features", features, B=batch, N=tokens, D=None)
     check_scores("features", features)
-    return pad(normalize(features.float(), dim=-1), (0, 0, 0, 1))
+    length = torch.linalg.vector_norm(features.float(), dim=-1).clamp_min(1e-12)
+    # Off the grid any token will do, since its factor is zero: the last one stands there once more.
+    length = torch.cat([length, length[:, -1:]], dim=1)
+    flat = features.reshape(batch * tokens, -1)
+    start = torch.arange(batch, device=features.device) * tokens
+
+    def likeness(pick: Tensor, window: Tensor) -> Tensor:
+        picked = flat.index_select(0, pick + start).float() / length.gather(1, pick[:, None])
+        places = (window.clamp_max(tokens - 1) + start[:, None]).flatten()
+        around = flat.index_select(0, places).float().view(batch, window.shape[1], -1)
+        return around.mul_(picked[:, None]).sum(-1) / length.gather(1, window)
+
+    return likeness
 
 
-def _window_cosine(unit: Tensor, pick: Tensor, window: Tensor) -> Tensor:
-    """Cosine between each row's pick and its window: [B, W] from unit features [B, N + 1, D]."""
-    batch, places, width = unit.shape
-    start = torch.arange(batch, device=unit.device) * places
-    flat = unit.view(-1, width)
-    picked = flat.index_select(0, pick + start)
-    around = flat.index_select(0, (window + start[:, None]).flatten()).view(batch, -1, width)
-    return (around * picked[:, None]).sum(-1)
-
-
-def _window(
+def _reach(
     rows: int, columns: int, radius: float, sigma: float, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """For every position the positions in reach and their spatial factor, [N, W]; off the grid N and 0."""
-    place = torch.arange(rows * columns)
-    row, column = place[:, None] // columns, place[:, None] % columns
+) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """A function from picks [B] to the positions in reach and the exponents of their nearness, both [B, W].
+
+    Off the grid the position is N, and beyond the radius the exponent is -inf.
+    """
     down, across = (int(min(radius, side - 1)) for side in (rows, columns))
     if (2 * down + 1) * (2 * across + 1) < rows * columns:
-        row_step = torch.arange(-down, down + 1).repeat_interleave(2 * across + 1)
-        column_step = torch.arange(-across, across + 1).repeat(2 * down + 1)
-        near = row_step**2 + column_step**2 <= radius**2
-        row_step, column_step = row_step[near], column_step[near]
-    else:  # a window as wide as the grid: every position against every other takes less room than the offsets
-        row_step, column_step = row.T - row, column.T - column
-    there_row, there_column = row + row_step, column + column_step
-    squared = (row_step**2 + column_step**2).double().expand(there_row.shape)
-    inside = (there_row >= 0) & (there_row < rows) & (there_column >= 0) & (there_column < columns)
-    inside &= squared <= radius**2
-    nearby = torch.where(inside, there_row * columns + there_column, rows * columns)
-    factor = torch.where(inside, torch.exp(-0.5 * squared / sigma / sigma), 0.0).float()
-    return nearby.to(device, non_blocking=True), factor.to(device, non_blocking=True)
+        tables = _windows(rows, columns, down, across, radius, sigma)
+        nearby, exponent = (table.to(device, non_blocking=True) for table in tables)
+        return lambda pick: (nearby.index_select(0, pick), exponent.index_select(0, pick))
+
+    # A window as wide as the grid: one row a pick, since a table of windows would grow with N squared.
+    place = torch.arange(rows * columns, device=device)
+
+    def everywhere(pick: Tensor) -> tuple[Tensor, Tensor]:
+        row_step, column_step = (
+            place // columns - pick[:, None] // columns,
+            place % columns - pick[:, None] % columns,
+        )
+        squared = row_step.square() + column_step.square()
+        return place.expand(squared.shape), _exponent(squared, squared <= radius * radius, sigma)
+
+    return everywhere
+
+
+def _windows(
+    rows: int, columns: int, down: int, across: int, radius: float, sigma: float
+) -> tuple[Tensor, Tensor]:
+    """What :func:`_reach` gives for every position: [N, W], W the cells of a disc."""
+    place = torch.arange(rows * columns)[:, None]
+    row_step = torch.arange(-down, down + 1).repeat_interleave(2 * across + 1)
+    column_step = torch.arange(-across, across + 1).repeat(2 * down + 1)
+    squared = row_step.square() + column_step.square()
+    disc = squared <= radius * radius
+    row_step, column_step, squared = row_step[disc], column_step[disc], squared[disc]
+    row, column = place // columns + row_step, place % columns + column_step
+    inside = (row >= 0) & (row < rows) & (column >= 0) & (column < columns)
+    nearby = torch.where(inside, row * columns + column, rows * columns)
+    return nearby, _exponent(squared.expand(nearby.shape), inside, sigma)
+
+
+def _exponent(squared: Tensor, inside: Tensor, sigma: float) -> Tensor:
+    return (wide(squared) / sigma / sigma * -0.5).masked_fill(~inside, -torch.inf).float()

@@ -23,6 +23,7 @@ from lib.pruning.cues import (
     key_tokens,
     last_query_saliency,
     recency_detrended,
+    to_unit_range,
 )
 from lib.pruning.merging import average_into_kept
 from lib.pruning.peers import (
@@ -38,7 +39,6 @@ from lib.pruning.peers import (
     Trim,
     VisionZip,
     VisPruner,
-    to_unit_range,
 )
 from lib.pruning.selection import adaptive_nms, split_top_k, top_k
 from lib.pruning.staged import PyramidDrop, SparseVLM

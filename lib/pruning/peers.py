@@ -15,11 +15,11 @@ from torch import Tensor
 
 from lib.pruning.base import Choice, Cues, Method, Needs
 from lib.pruning.checks import check_flag, check_grid, check_integer, check_number, check_shape
-from lib.pruning.cues import cls_saliency, decoupled_similarity
+from lib.pruning.cues import cls_saliency, decoupled_similarity, to_unit_range
 from lib.pruning.duplicates import bipartite_merge, drop_duplicates
 from lib.pruning.merging import gather_rows, join
-from lib.pruning.picking import budget, highest
-from lib.pruning.precision import cosine, unit
+from lib.pruning.picking import budget, highest, others
+from lib.pruning.precision import cosine, cosine_table, unit
 from lib.pruning.selection import adaptive_nms, dpp_map, lattice_places, max_min, top_k, uniform_grid
 
 
@@ -37,9 +37,8 @@ class Pooling(Method):
         places = uniform_grid(cues.grid, self.budget(cues)).to(cues.features.device, non_blocking=True)
         kept = places.expand(cues.batch, -1)
         cells = _cells(cues.grid, cues.features.device)
-        centres = (
-            cells[places] - 0.25
-        )  # places are rounded down, so of two equally near the later one is nearer
+        # Places are rounded down, so of two that are equally near the later one is the nearer.
+        centres = cells[places] - 0.25
         nearest = (cells[:, None] - centres).square().sum(-1).argmin(-1)
         return Choice(kept, {}, join(cues.features, kept, nearest.expand(cues.batch, -1)))
 
@@ -125,8 +124,7 @@ class VisionZip(Method):
         count = self.budget(cues)
         contextual = round(self.contextual * count)
         dominant = highest(saliency, count - contextual)
-        taken = torch.zeros_like(saliency, dtype=torch.int64).scatter(1, dominant, 1)
-        rest = taken.sort(dim=-1, stable=True).indices[:, : cues.count - dominant.shape[1]]
+        rest = others(dominant, cues.count)
         step = max(1, rest.shape[1] // max(1, contextual))
         targets = rest[:, ::step][:, :contextual]
         kept = torch.cat([dominant, targets], 1).sort(dim=-1).values
@@ -180,8 +178,7 @@ class VisPruner(Method):
         saliency = cls_saliency(self.see(cues, "saliency"))
         count = self.budget(cues)
         first = highest(saliency, round(self.important * count))
-        taken = torch.zeros_like(saliency, dtype=torch.int64).scatter(1, first, 1)
-        rest = taken.sort(dim=-1, stable=True).indices[:, : cues.count - first.shape[1]]
+        rest = others(first, cues.count)
         rest = drop_duplicates(cues.features, rest, count - first.shape[1], self.step)
         return Choice(torch.cat([first, rest], 1).sort(dim=-1).values, {"saliency": saliency})
 
@@ -224,9 +221,7 @@ class Trim(Method):
         kept = top_k(relevance, count)
         if not self.aggregate or count == cues.count:
             return Choice(kept, {"task": relevance})
-        worst = highest(relevance, count)[
-            :, -1:
-        ]  # its place goes to the mean of itself and all dropped tokens
+        worst = highest(relevance, count)[:, -1:]  # its place goes to the mean of it and all dropped tokens
         dropped = torch.ones_like(relevance).scatter(1, kept, 0.0).scatter(1, worst, 1.0)
         features = cues.features.float()
         mean = (dropped[:, None] @ features) / dropped.sum(1)[:, None, None]
@@ -333,22 +328,22 @@ class HoloV(Method):
     def choose(self, cues: Cues) -> Choice:
         saliency = cls_saliency(self.see(cues, "saliency"))
         crops = min(self.crops, cues.count)
-        device = saliency.device
-        crop = (
-            torch.arange(cues.count, device=device) * crops // cues.count
-        )  # [N], runs of nearly equal length
-        same = crop[:, None] == crop
-        alike = cosine(cues.features, cues.features).masked_fill(~same, 0.0)
-        size = same.sum(-1)
-        mean = alike.sum(-1, keepdim=True) / size[:, None]
-        variety = ((alike - mean).masked_fill(~same, 0.0) ** 2).sum(-1) / size
-        score = self.attention_weight * saliency + self.variety_weight * variety
-        member = (crop == torch.arange(crops, device=device)[:, None]).double()  # [C, N]
-        capacity = member.sum(-1)
-        wish = (score.double() @ member.mT) / capacity
-        quota = _quotas(wish, capacity, self.budget(cues))
-        rank = _rank_within(saliency, same)
-        inside = rank < quota.gather(1, crop.expand(cues.batch, -1))
+        seat, member, valid = _runs(cues.count, crops, saliency.device)
+        size = valid.sum(-1)  # [C]
+        both = valid[:, :, None] & valid[:, None]  # [C, S, S]
+        places = member.flatten()
+        runs = cues.features if cues.count == len(places) else cues.features.index_select(1, places)
+        alike = cosine_table(unit(runs).reshape(cues.batch * crops, -1, runs.shape[2]))
+        alike = alike.unflatten(0, (cues.batch, crops)).masked_fill(~both, 0.0)  # [B, C, S, S]
+        mean = alike.sum(-1, keepdim=True) / size[:, None, None]
+        variety = (alike - mean).masked_fill(~both, 0.0).square().sum(-1) / size[:, None]  # [B, C, S]
+        score = self.attention_weight * saliency + self.variety_weight * variety.flatten(1)[:, seat]
+        wish = score.double()[:, member].masked_fill(~valid, 0.0).sum(-1) / size  # [B, C]
+        quota = _quotas(wish, size.double(), self.budget(cues))
+        order = saliency[:, member].masked_fill(~valid, -torch.inf)
+        order = order.sort(dim=-1, descending=True, stable=True).indices
+        rank = order.argsort(dim=-1)  # of each token by saliency within its crop, ties to the lower position
+        inside = (rank < quota[:, :, None]).flatten(1)[:, seat]
         return Choice(top_k(inside.float(), self.budget(cues)), {"saliency": saliency, "score": score})
 
 
@@ -499,18 +494,27 @@ class MultiCue(Method):
         return Choice(kept, scores)
 
 
-def to_unit_range(scores: Tensor) -> Tensor:
-    """Each row shifted and scaled to 0..1; a constant row becomes zeros."""
-    low = scores.amin(-1, keepdim=True)
-    spread = scores.amax(-1, keepdim=True) - low
-    return (scores - low) / spread.clamp_min(1e-12)
-
-
 def _cells(grid: tuple[int, int], device: torch.device) -> Tensor:
     """Row and column of each position: [N, 2] float64."""
     rows, columns = check_grid(grid)
     place = torch.arange(rows * columns, device=device)
     return torch.stack([place // columns, place % columns], -1).double()
+
+
+def _runs(tokens: int, runs: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Cut N tokens into C runs of nearly equal length and pad them to S, the longest.
+
+    Returns ``seat`` [N], each token's place in the flattened [C, S] table; ``member`` [C, S], the token at each place
+    (the last one of all where a run is too short) and ``valid`` [C, S], true where a place is taken.
+    """
+    place = torch.arange(tokens, device=device)
+    first = -(-torch.arange(runs + 1, device=device) * tokens // runs)  # rounded up
+    longest = -(-tokens // runs)
+    member = first[:-1, None] + torch.arange(longest, device=device)
+    valid = member < first[1:, None]
+    run = place * runs // tokens
+    seat = run * longest + place - first[run]
+    return seat, member.clamp_max(tokens - 1), valid
 
 
 def _quotas(wish: Tensor, capacity: Tensor, total: int) -> Tensor:
@@ -532,12 +536,3 @@ def _quotas(wish: Tensor, capacity: Tensor, total: int) -> Tensor:
     order = remainder.sort(dim=-1, descending=True, stable=True).indices.sort(dim=-1).indices
     missing = total - whole.sum(-1, keepdim=True)
     return whole + (order < missing).double()
-
-
-def _rank_within(scores: Tensor, same: Tensor) -> Tensor:
-    """Rank of each token by score among those of its own crop, ties to the lower position: [B, N]."""
-    place = torch.arange(scores.shape[1], device=scores.device)
-    ahead = (scores[:, None, :] > scores[:, :, None]) | (
-        (scores[:, None, :] == scores[:, :, None]) & (place[None, :] < place[:, None])
-    )
-    return (ahead & same).sum(-1)

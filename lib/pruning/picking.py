@@ -66,6 +66,12 @@ def highest(scores: Tensor, count: int) -> Tensor:
     return scores.sort(dim=-1, descending=True, stable=True).indices[:, :count]
 
 
+def others(taken: Tensor, tokens: int) -> Tensor:
+    """Positions of 0..``tokens`` - 1 that are not among the distinct ``taken`` [B, M]: [B, tokens - M], ascending."""
+    mark = torch.zeros(taken.shape[0], tokens, dtype=torch.uint8, device=taken.device).scatter(1, taken, 1)
+    return mark.sort(dim=-1, stable=True).indices[:, : tokens - taken.shape[1]]
+
+
 def first_highest(scores: Tensor, chosen: Tensor) -> Tensor:
     """Position of the highest score a row among those not ``chosen``: [B]."""
     # torch.argmax gives the first of equal maxima, hence the lower position.

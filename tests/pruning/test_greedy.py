@@ -8,8 +8,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from lib.pruning import selection
+from lib.pruning import methods, selection
 from lib.study import oracles
 from tests.pruning.builders import example
 
@@ -101,3 +102,74 @@ def test_bad_widths_are_refused(name, value):
     scores, features = example(0, 1, 9)
     with pytest.raises(ValueError, match=name):
         selection.adaptive_nms(scores, features, (3, 3), 2, **{name: value})
+
+
+class LargestTensor(TorchDispatchMode):
+    """Notes the number of elements of the largest tensor that any operation gives."""
+
+    def __init__(self):
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        # A view may be expanded to any size without taking room: count what is stored.
+        for tensor in result if isinstance(result, (tuple, list)) else (result,):
+            if isinstance(tensor, torch.Tensor):
+                size = tensor.untyped_storage().nbytes() // tensor.element_size()
+                self.elements = max(self.elements, size)
+        return result
+
+
+@pytest.mark.parametrize("width", [8, 32, 1024])
+@pytest.mark.parametrize(
+    "select",
+    [
+        lambda scores, features, grid: selection.adaptive_nms(scores, features, grid, 20),
+        lambda scores, features, grid: selection.adaptive_nms(scores, features, grid, 20, radius=math.inf),
+        lambda scores, features, grid: selection.max_min(features, 20),
+        lambda scores, features, grid: selection.dpp_map(scores, features, 20),
+        lambda scores, features, grid: (
+            methods.make("holov", keep=20)
+            .choose(methods.Cues(grid=grid, features=features, saliency=scores[:, None]))
+            .kept
+        ),
+    ],
+    ids=["nms", "nms, no window", "max_min", "dpp_map", "holov"],
+)
+def test_memory_is_linear_in_the_tokens(select, width):
+    def largest(grid):
+        scores, features = (x.to("meta") for x in example(0, 1, math.prod(grid), width))
+        with LargestTensor() as seen:
+            select(scores, features, grid)
+        return seen.elements
+
+    tokens = 40 * 40
+    # A window holds 81 cells, a block of products 64 rows, a crop a sixteenth of the tokens.
+    assert largest((40, 40)) <= tokens * max(width, 128)
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 20, 130, 200])
+def test_rows_and_table_give_the_same_picks(tokens):
+    scores, features = example(tokens, 2, tokens)
+    features[0, tokens // 2] = features[0, 0]
+    keep = max(1, tokens // 2)
+    # Columns of zeros change no cosine; with as many as tokens the table of all pairs is used instead of rows.
+    padded = torch.nn.functional.pad(features, (0, tokens))
+    for order in selection.ORDERS:
+        assert torch.equal(selection.max_min(features, keep, order), selection.max_min(padded, keep, order))
+        assert torch.equal(
+            selection.dpp_map(scores, features, keep, order), selection.dpp_map(scores, padded, keep, order)
+        )
+
+
+@pytest.mark.parametrize("sigma", [1e-30, 1e-200])
+def test_a_vanishing_width_is_a_width(sigma):
+    # Only exact twins fade; nothing becomes NaN.
+    scores = torch.tensor([[1.0, 0.9, 0.8, 0.7]])
+    features = torch.tensor([[[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]])
+    whole = {"radius": math.inf, "sigma_distance": math.inf, "order": "picked"}
+    picked = selection.adaptive_nms(scores, features, (2, 2), 4, sigma_similarity=sigma, **whole)
+    assert picked.tolist() == [[0, 2, 3, 1]]
+    near = selection.adaptive_nms(scores, features, (2, 2), 4, sigma_distance=sigma, order="picked")
+    assert near.tolist() == [[0, 1, 2, 3]]
