@@ -102,7 +102,7 @@ def overlap(left: torch.Tensor, right: torch.Tensor) -> np.ndarray:
 
 def measure(loaded, asked: Sequence[Asked], methods: Sequence[Method], batch: int = 60) -> pd.DataFrame:
     """Run every method on the prompts of some questions and measure what it keeps: `measure` rows."""
-    rows = []
+    lines = []
     for first in tqdm(range(0, len(asked), batch), desc="placement", leave=False):
         some = asked[first : first + batch]
         features = see(loaded, some, Blind()).cues.features.float()
@@ -118,11 +118,11 @@ def measure(loaded, asked: Sequence[Asked], methods: Sequence[Method], batch: in
                 found[f"overlap:{name}:{other}"] = overlap(tokens, kept[other])
         for index, one in enumerate(some):
             image = f"test-{TEST_SEED}-{one.picture:04d}"
-            rows += [
+            lines += [
                 (name, one.suite, f"{image}-{one.suite}", image, float(v[index])) for name, v in found.items()
             ]
     columns = ["measure", "suite", "question_id", "image_id", "value"]
-    return pd.DataFrame(rows, columns=columns).assign(model="scenes")
+    return pd.DataFrame(lines, columns=columns).assign(model="scenes")
 
 
 def record_placement(
@@ -157,11 +157,18 @@ def record_placement(
     return records.write(frame, path, facts, kind="measure")
 
 
+def rows(study: Study) -> pd.DataFrame:
+    """The recorded measures of where budgets go."""
+    name = study.measures["measure"]
+    return study.measures[name.str.startswith(("placement_", "overlap:"))]
+
+
 def placement(study: Study) -> pd.DataFrame:
     """Average the recorded placements: arm, label, quantity, n, estimate, low, high; most evidence first."""
-    rows = study.measures[study.measures["measure"].str.startswith("placement_")]
     found = []
-    for name, mine in rows.groupby("measure", sort=False):
+    for name, mine in rows(study).groupby("measure", sort=False):
+        if not name.startswith("placement_"):
+            continue
         quantity, _, arm = name.removeprefix("placement_").partition(":")
         number = mean_interval(
             mine["value"].to_numpy(), mine["image_id"].astype("category").cat.codes.to_numpy(), study.seed
@@ -175,8 +182,8 @@ def placement(study: Study) -> pd.DataFrame:
 
 def overlaps(study: Study) -> pd.DataFrame:
     """Average the recorded overlaps: a symmetric table by label, like beside like; 1 on the diagonal."""
-    rows = study.measures[study.measures["measure"].str.startswith("overlap:")]
-    means = rows.groupby("measure", sort=False)["value"].mean()
+    means = rows(study).groupby("measure", sort=False)["value"].mean()
+    means = means[means.index.str.startswith("overlap:")]
     pairs = [name.split(":")[1:] for name in means.index]
     names = list(dict.fromkeys(name for pair in pairs for name in pair))
     table = pd.DataFrame(np.eye(len(names)), index=names, columns=names)

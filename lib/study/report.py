@@ -23,7 +23,7 @@ from lib.study.readme import NOT_RUN
 from lib.study.rules import Evidence
 from lib.study.tables import accuracy_table, retention, write_table
 
-RANKED = ("31_ranks",)  # figures of ranks, which have a critical difference in place of intervals
+WITHOUT_INTERVALS = ("31_ranks", "30_overlap")  # figures of ranks, and of means in cells
 SOURCES = ("recorded", "live")
 PACKAGES = ("torch", "transformers", "numpy", "pandas")
 
@@ -142,10 +142,10 @@ def origin(study: Study) -> str:
     )
 
 
-def caption(study: Study, name: str) -> str:
-    """Put a figure's caption together with what its intervals are of."""
-    rows = study.accuracy
-    spread = "" if name in RANKED else "Intervals: 95 %, bootstrap over "
+def caption(study: Study, name: str, rows: pd.DataFrame | None = None) -> str:
+    """Put a figure's caption together with what its intervals are of: all answers, or the measured `rows` it draws."""
+    rows = study.accuracy if rows is None else rows
+    spread = "" if name in WITHOUT_INTERVALS else "Intervals: 95 %, bootstrap over "
     return (
         f"*{CAPTIONS[name]} {spread}{rows['image_id'].nunique()} pictures; "
         f"{rows['question_id'].nunique():,} questions an arm. The plotted numbers lie beside the figure as "
