@@ -101,13 +101,13 @@ def differences(
 
 
 def title(frame: pd.DataFrame, keep: int) -> str:
-    """Say how many switches matter, and which costs most."""
+    """Say how many switches matter, and which matters most."""
     sure = frame[frame["p"] < 0.05]
     told = f"{keep} tokens: {len(sure)} of {len(frame)} changes are told apart from the default"
     if sure.empty:
         return told
-    worst = sure.loc[sure["estimate"].idxmin()]
-    return f"{told};\nmost is lost by “{worst['label']}”, {worst['series']} ({worst['estimate']:+.2f})"
+    most = sure.loc[sure["estimate"].abs().idxmax()]
+    return f"{told};\nmost is {'won' if most['estimate'] > 0 else 'lost'} by “{most['label']}”, {most['series']} ({most['estimate']:+.2f})"
 
 
 def sentence(frame: pd.DataFrame) -> str:
@@ -122,7 +122,7 @@ def sentence(frame: pd.DataFrame) -> str:
         helps = [part for part, value in zip(parts, sure["estimate"], strict=True) if value > 0]
         hurts = [part for part, value in zip(parts, sure["estimate"], strict=True) if value < 0]
         told.append(
-            f"{series.capitalize()}: of {len(mine)} changes {len(hurts)} lose answers"
+            f"{series[0].upper()}{series[1:]}: of {len(mine)} changes {len(hurts)} lose answers"
             + (f" ({'; '.join(hurts)})" if hurts else "")
             + f" and {len(helps)} win some"
             + (f" ({'; '.join(helps)})" if helps else "")

@@ -105,8 +105,8 @@ CAPTIONS: Mapping[str, str] = MappingProxyType(
         "30_adaptprune": "Paired differences over all suites; Holm's rule within each series decides what is told apart.",
         "31_ranks": "Every picture ranks the methods by its questions answered; bars: Nemenyi's critical difference at 5 %.",
         "31_differences": "Paired differences in accuracy to random tokens, mean over suites.",
-        "31_suites": "Paired differences in accuracy to random tokens by suite; * where Holm's rule over all methods, budgets "
-        "and suites of this page leaves p below 0.05.",
+        "31_suites": "Paired differences in accuracy to random tokens by suite; * where Holm's rule over all methods and suites "
+        "of this budget leaves p below 0.05 (first column: over all methods and budgets).",
         "21_layer": "Paired differences over all suites, by budget. Layer 1: pruned on entering the second layer.",
         "21_scale_to_grid": "Paired differences over all suites, by budget.",
     }

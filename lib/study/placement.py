@@ -210,7 +210,7 @@ def draw_placement(frame: pd.DataFrame, keep: int) -> Figure:
         for arm, row in mine.drop(index=CHANCE, errors="ignore").iterrows():
             style, place = look(arm), labels.index(row["label"])
             ax.plot([row["low"], row["high"]], [place, place], color=style.colour, linewidth=1.6)
-            ax.plot(row["estimate"], place, style.marker, color=style.colour, markersize=6)
+            ax.plot(row["estimate"], place, marker=style.marker, color=style.colour, markersize=6)
         ax.set_title(words)
         ax.grid(axis="y", color="0.92", linewidth=0.8)
         sns.despine(ax=ax)
@@ -239,7 +239,9 @@ def draw_overlaps(table: pd.DataFrame, keep: int, tokens: int) -> Figure:
 
 
 def _closest(table: pd.DataFrame) -> tuple[str, str, float]:
+    """The two methods that agree most without standing at the same places by construction."""
     pairs = table.where(np.triu(np.ones(table.shape, bool), 1)).stack()
+    pairs = pairs[pairs < 1]
     (left, right), most = pairs.idxmax(), pairs.max()
     return left, right, float(most)
 
@@ -266,7 +268,9 @@ def overlap_sentence(table: pd.DataFrame, keep: int, tokens: int) -> str:
     """Say which two methods keep the most tokens in common, and how much two methods share on average."""
     left, right, most = _closest(table)
     mean = table.where(np.triu(np.ones(table.shape, bool), 1)).stack().mean()
+    same = [label for label in table.index if (table.loc[label] == 1).sum() > 1]
     return (
-        f"{left} and {right} share {most:.0%} of their {keep} tokens; on average two methods share {mean:.0%}, where two random "
+        (f"{', '.join(same)} stand at the same places by construction. " if same else "")
+        + f"{left} and {right} share {most:.0%} of their {keep} tokens; on average two methods share {mean:.0%}, where two random "
         f"choices would share {keep / tokens:.0%}."
     )

@@ -40,7 +40,8 @@ def test_differences_are_paired_with_their_own_default(study):
     assert "First: of 2 changes 1 lose answers (saliency only (-0.400 " in told
     assert "Second: of 1 changes 0 lose answers and 1 win some (no prior (+0.400 " in told
     assert ablations.title(frame, 16).startswith("16 tokens: 2 of 3 changes are told apart from the default")
-    assert "“saliency only”, first (-0.40)" in ablations.title(frame, 16)
+    assert "most is lost by “saliency only”, first (-0.40)" in ablations.title(frame[:2], 16)
+    assert "most is won by “no prior”, second (+0.40)" in ablations.title(frame[2:], 16)
     still = ablations.title(frame[frame["label"] == "no merging"], 16)
     assert still == "16 tokens: 0 of 1 changes are told apart from the default"
 
