@@ -99,6 +99,11 @@ CAPTIONS: Mapping[str, str] = MappingProxyType(
         "30_interactions": "Mean gain in accuracy of two cues together over what each gains alone, by suite.",
         "31_ranks": "Every picture ranks the methods by its questions answered; bars: Nemenyi's critical difference at 5 %.",
         "31_differences": "Paired differences in accuracy to random tokens, mean over suites.",
+        "32_two_questions": "Accuracy on the question asked, mean over suites; filled: its own tokens, open: tokens chosen for "
+        "an earlier question about the same picture. Below the grey line: methods that never hear a question.",
+        "32_losses": "Paired differences in accuracy, mean over suites: tokens chosen for the question asked minus tokens "
+        "chosen for an earlier one.",
+        "33_your_method": "Paired differences in accuracy to random tokens, mean over suites.",
         "21_layer": "Paired differences over all suites, by budget. Layer 1: pruned on entering the second layer.",
         "21_scale_to_grid": "Paired differences over all suites, by budget.",
     }

@@ -1,0 +1,251 @@
+"""Tokens kept for one question, asked another about the same picture: what that costs each method."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from lib.study.arms import DEAF
+from lib.study.compare import levels, same_answers
+from lib.study.evaluate import Arm, earlier_place
+from lib.study.looks import look
+from lib.study.records import TOLD
+from lib.study.report import Study, listing
+from lib.study.rules import Clause, find
+from lib.study.scenes import SUITES
+from lib.study.stats import holm
+
+EARLIER = TOLD["earlier"]
+_DEAF = tuple(name for name, _ in DEAF)
+
+
+def losses(study: Study, arms: Sequence[Arm]) -> pd.DataFrame:
+    """Measure each method's tokens chosen for the question asked against those chosen for an earlier one.
+
+    Returns
+    -------
+    DataFrame
+        arm, label, series, keep, hears (whether the method hears the question), n; own and earlier, the two
+        accuracies with their `_low` and `_high`; estimate, low, high (own - earlier, paired, clustered by image) and
+        p (Holm-adjusted over all rows). The dearest at the tightest budget first, methods that hear nothing last.
+    """
+    told = [(arm.label.removesuffix(EARLIER), arm.method.keep) for arm in arms if arm.told == "earlier"]
+    rows = []
+    for arm, keep in told:
+        text = f"{arm} - earlier @ {keep}"
+        found = find(
+            Clause(kind="order", text=text, left=arm, right=arm + EARLIER, budget=keep), study.evidence
+        )
+        row = {"arm": arm, "label": look(arm).label, "series": f"{keep} tokens", "keep": keep}
+        row |= {"hears": arm not in _DEAF, "n": found.n}
+        for side, name in (("own", arm), ("earlier", arm + EARLIER)):
+            level = levels(study, [name], keep).iloc[0]
+            row |= {side: level["estimate"], f"{side}_low": level["low"], f"{side}_high": level["high"]}
+        rows.append(row | {"estimate": found.estimate, "low": found.low, "high": found.high, "p": found.p})
+    frame = pd.DataFrame(rows)
+    frame["p"] = holm(frame["p"].tolist())
+    tight = frame[frame["keep"] == frame["keep"].min()].set_index("arm")["estimate"]
+    return (
+        frame.assign(order=frame["arm"].map(tight))
+        .sort_values(
+            ["hears", "order", "keep"], ascending=[False, False, False], kind="stable", ignore_index=True
+        )
+        .drop(columns="order")
+    )
+
+
+def draw(study: Study, frame: pd.DataFrame) -> Figure:
+    """Draw both accuracies of every method, one panel a budget: filled for its own question, open for the earlier one."""
+    names, budgets = list(dict.fromkeys(frame["arm"])), sorted(set(frame["keep"]), reverse=True)
+    figure, axes = plt.subplots(
+        1,
+        len(budgets),
+        figsize=(3.2 + 3.4 * len(budgets), 1.7 + 0.42 * len(names)),
+        sharex=True,
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
+    )
+    for ax, keep in zip(axes.flat, budgets, strict=True):
+        _panel(ax, frame[frame["keep"] == keep].set_index("arm").loc[names], study, keep)
+    hears = int(frame.drop_duplicates("arm")["hears"].sum())
+    for ax in axes.flat:
+        ax.axhline(hears - 0.5, color="0.75", linewidth=0.8)
+    axes.flat[0].set_yticks(range(len(names)), [look(name).label for name in names])
+    axes.flat[0].set_ylim(len(names) - 0.4, -0.6)
+    figure.supxlabel("accuracy on the question asked, 95 % interval over images", fontsize="medium")
+    dot = {"marker": "o", "linestyle": "none", "color": "0.2", "markersize": 7}
+    handles = [
+        Line2D([], [], label="tokens chosen for this question", **dot),
+        Line2D([], [], label="tokens chosen for an earlier question", markerfacecolor="white", **dot),
+        Line2D([], [], label="random", color="0.35", linestyle=":"),
+        Line2D([], [], label="unpruned", color="0.15", linewidth=1.1),
+    ]
+    figure.legend(handles=handles, loc="outside upper center", ncols=2, frameon=False)
+    return figure
+
+
+def _panel(ax: Axes, rows: pd.DataFrame, study: Study, keep: int) -> None:
+    for place, (arm, row) in enumerate(rows.iterrows()):
+        colour = look(arm).colour
+        ax.plot([row["earlier"], row["own"]], [place] * 2, color=colour, linewidth=2.4, alpha=0.35)
+        for side, shift, face in (("own", -0.13, colour), ("earlier", 0.13, "white")):
+            errors = [[row[side] - row[f"{side}_low"]], [row[f"{side}_high"] - row[side]]]
+            ax.errorbar(
+                row[side],
+                place + shift,
+                xerr=errors,
+                marker="o",
+                markersize=7,
+                color=colour,
+                markerfacecolor=face,
+                markeredgewidth=1.4,
+                capsize=2.5,
+                linewidth=1.2,
+            )
+    for arm, style in (("random", ":"), ("none", "-")):
+        level = levels(study, [arm], keep)["estimate"].iloc[0]
+        ax.axvline(level, color="0.35" if style == ":" else "0.15", linestyle=style, linewidth=1.3, zorder=0)
+    ax.set_title(f"{keep} of {study.tokens} tokens")
+    sns.despine(ax=ax)
+
+
+def table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Accuracies and losses as text of fixed width, one row a method and budget; * where the adjusted p is below 0.05."""
+    told = {
+        "own question": [f"{value:.3f}" for value in frame["own"]],
+        "earlier question": [f"{value:.3f}" for value in frame["earlier"]],
+        "loss": [
+            f"{row.estimate + 0:+.3f} [{row.low + 0:+.3f}, {row.high + 0:+.3f}]{'*' if row.p < 0.05 else ' '}"
+            for row in frame.round(6).itertuples()
+        ],
+        "p (Holm)": ["<0.001" if p < 0.001 else f"{p:.3f}" for p in frame["p"]],
+    }
+    columns = {"method": frame["label"], "keep": frame["keep"]}
+    hears = {"hears the question": np.where(frame["hears"], "yes", "no")}
+    return pd.DataFrame(columns | hears | told)
+
+
+def sentence(study: Study, frame: pd.DataFrame, keep: int) -> str:
+    """Say at one budget how many methods lose, who loses most and who is ahead for each kind of question."""
+    mine = frame[frame["keep"] == keep]
+    hears = mine[mine["hears"] & (mine["arm"] != "oracle")]
+    lose = hears[(hears["estimate"] > 0) & (hears["p"] < 0.05)]
+    worst = hears.loc[hears["estimate"].idxmax()]
+    oracle = mine[mine["arm"] == "oracle"].iloc[0]
+    chance = levels(study, ["random"], keep)["estimate"].iloc[0]
+    under = hears.loc[hears["earlier_high"] < chance, "label"].tolist()
+    best = {side: hears.loc[hears[side].idxmax()] for side in ("own", "earlier")}
+    return (
+        f"At {keep} tokens {len(lose)} of {len(hears)} methods that hear the question answer the next one worse "
+        f"(Holm-adjusted). The dearest is {worst['label']}: {worst['own']:.3f} becomes {worst['earlier']:.3f}, a loss of "
+        f"{worst['estimate']:.3f} [{worst['low']:.3f}, {worst['high']:.3f}]; the oracle, which is told where the answer "
+        f"lies, loses {oracle['estimate']:.3f} [{oracle['low']:.3f}, {oracle['high']:.3f}]. "
+        f"{len(under)} {'falls' if len(under) == 1 else 'fall'} below random tokens ({chance:.3f}) with "
+        f"{'its' if len(under) == 1 else 'their'} whole interval{': ' + listing(under) if under else ''}. "
+        f"Most right answers: {best['own']['label']} for its own question ({best['own']['own']:.3f}), "
+        f"{best['earlier']['label']} for the next one ({best['earlier']['earlier']:.3f})."
+    )
+
+
+def blind_sentence(study: Study, keep: int) -> str:
+    """Say what the methods that hear nothing show: [CLS] must not move at all, random by no more than chance."""
+    same = same_answers(study, "cls", "cls" + EARLIER, keep)
+    rows = {arm: levels(study, [arm], keep)["estimate"].iloc[0] for arm in ("random", "random" + EARLIER)}
+    found = find(
+        Clause(kind="order", text="random", left="random", right="random" + EARLIER, budget=keep),
+        study.evidence,
+    )
+    holds = (
+        "holds zero"
+        if found.low <= 0 <= found.high
+        else "does not hold zero, although nothing but luck differs"
+    )
+    return (
+        f"At {keep} tokens [CLS] top-k gives {same:.1%} of its answers again. Random draws anew for another text, as its "
+        f"seed is made of pixels and text: {rows['random']:.3f} and {rows['random' + EARLIER]:.3f}; the interval of the "
+        f"difference [{found.low:+.3f}, {found.high:+.3f}] {holds}."
+    )
+
+
+def pairs_of_suites(study: Study, arm: str, keep: int, column: str = "correct") -> pd.DataFrame:
+    """Mean of a column under the own question minus under the earlier one: rows earlier suite, columns suite asked.
+
+    Questions without a value (no evidence) are left out; the diagonal is empty.
+    """
+    rows = study.accuracy[study.accuracy["keep"] == keep]
+    keys = ["question_id", "image_id", "suite"]
+    own, earlier = (rows[rows["arm"] == name].set_index(keys)[column] for name in (arm, arm + EARLIER))
+    gap = (own - earlier).dropna().rename("gap").reset_index()
+    pictures = gap["image_id"].str.rsplit("-", n=1).str[-1].astype(int)
+    places = gap["suite"].map(SUITES.index)
+    before = [
+        SUITES[earlier_place(picture, place, len(SUITES))]
+        for picture, place in zip(pictures, places, strict=True)
+    ]
+    wide = gap.assign(before=before).pivot_table(index="before", columns="suite", values="gap")
+    return wide.reindex(index=list(SUITES), columns=list(SUITES))
+
+
+def draw_pairs(
+    study: Study, arms: Sequence[str], keep: int, column: str, told: str
+) -> tuple[Figure, pd.DataFrame]:
+    """Draw `pairs_of_suites` of several arms as maps on one scale; also return the drawn numbers in rows."""
+    maps = {arm: pairs_of_suites(study, arm, keep, column) for arm in arms}
+    top = max(float(np.nanmax(np.abs(one.to_numpy()))) for one in maps.values())
+    figure, axes = plt.subplots(
+        1, len(arms), figsize=(1.6 + 3.3 * len(arms), 4.0), sharey=True, squeeze=False, layout="constrained"
+    )
+    for ax, (arm, values) in zip(axes.flat, maps.items(), strict=True):
+        ax.imshow(values, cmap="vlag", vmin=-top, vmax=top)
+        for (row, column), value in np.ndenumerate(values.to_numpy()):
+            if np.isfinite(value):
+                told_here = f"{round(100 * value) + 0:d}"
+                ax.text(
+                    column,
+                    row,
+                    told_here,
+                    ha="center",
+                    va="center",
+                    color="white" if abs(value) > 0.6 * top else "black",
+                )
+        ax.set_xticks(range(len(SUITES)), SUITES, rotation=45, ha="right", rotation_mode="anchor")
+        ax.set_yticks(range(len(SUITES)), SUITES)
+        ax.set(title=look(arm).label, xlabel="suite of the question asked")
+    axes.flat[0].set_ylabel("suite of the earlier question")
+    figure.suptitle(told)
+    rows = [one.stack().dropna().rename("loss").reset_index().assign(arm=arm) for arm, one in maps.items()]
+    return figure, pd.concat(rows, ignore_index=True)
+
+
+def pair_sentence(study: Study, arm: str, keep: int) -> str:
+    """Name the dearest and the cheapest earlier suite of one arm, each averaged over the questions asked."""
+    values = pairs_of_suites(study, arm, keep)
+    asked, before = values.mean(axis=0), values.mean(axis=1)
+    return (
+        f"{look(arm).label}: questions of {asked.idxmax()} lose most ({asked.max():.2f}), those of {asked.idxmin()} least "
+        f"({asked.min():.2f}); the dearest question to have chosen for is one of {before.idxmax()} ({before.max():.2f}), "
+        f"the cheapest one of {before.idxmin()} ({before.min():.2f})."
+    )
+
+
+def evidence_sentence(study: Study, arms: Sequence[str], keep: int) -> str:
+    """Say of each arm which share of the asked question's evidence its tokens hold, chosen for it and for another."""
+    rows = study.accuracy[study.accuracy["keep"] == keep]
+    told = []
+    for arm in arms:
+        own, earlier = (
+            rows.loc[rows["arm"] == name, "kept_on_evidence"].mean() for name in (arm, arm + EARLIER)
+        )
+        told.append(f"{look(arm).label} {own:.2f} and {earlier:.2f}")
+    return (
+        "Share of the evidence of the question asked among the kept tokens, chosen for it and for an earlier question: "
+        f"{listing(told)}; {keep / study.tokens:.2f} is what tokens drawn by chance hold."
+    )
