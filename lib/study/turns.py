@@ -32,33 +32,48 @@ def losses(study: Study, arms: Sequence[Arm]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        arm, label, series, keep, hears (whether the method hears the question), n; own and earlier, the two
-        accuracies with their `_low` and `_high`; estimate, low, high (own - earlier, paired, clustered by image) and
-        p (Holm-adjusted over all rows). The dearest at the tightest budget first, methods that hear nothing last.
+        arm, label, series, keep, hears (whether the method hears the question), measured (false where it answers the
+        same by construction and was not asked twice), n; own and earlier, the two accuracies with their `_low` and
+        `_high`; estimate, low, high (own - earlier, paired, clustered by image) and p (Holm-adjusted over all
+        measured rows). The dearest at the tightest budget first, methods that hear nothing last.
     """
-    told = [(arm.label.removesuffix(EARLIER), arm.method.keep) for arm in arms if arm.told == "earlier"]
-    rows = []
-    for arm, keep in told:
-        text = f"{arm} - earlier @ {keep}"
-        found = find(
-            Clause(kind="order", text=text, left=arm, right=arm + EARLIER, budget=keep), study.evidence
-        )
-        row = {"arm": arm, "label": look(arm).label, "series": f"{keep} tokens", "keep": keep}
-        row |= {"hears": arm not in _DEAF, "n": found.n}
-        for side, name in (("own", arm), ("earlier", arm + EARLIER)):
-            level = levels(study, [name], keep).iloc[0]
-            row |= {side: level["estimate"], f"{side}_low": level["low"], f"{side}_high": level["high"]}
-        rows.append(row | {"estimate": found.estimate, "low": found.low, "high": found.high, "p": found.p})
-    frame = pd.DataFrame(rows)
-    frame["p"] = holm(frame["p"].tolist())
+    told = {arm.label for arm in arms}
+    frame = pd.DataFrame(
+        [
+            _loss(study, arm.label, arm.method.keep, arm.label + EARLIER in told)
+            for arm in arms
+            if arm.told == "asked" and arm.method.keep is not None
+        ]
+    )
+    frame.loc[frame["measured"], "p"] = holm(frame.loc[frame["measured"], "p"].tolist())
     tight = frame[frame["keep"] == frame["keep"].min()].set_index("arm")["estimate"]
     return (
         frame.assign(order=frame["arm"].map(tight))
         .sort_values(
-            ["hears", "order", "keep"], ascending=[False, False, False], kind="stable", ignore_index=True
+            ["hears", "order", "arm", "keep"], ascending=[False, False, True, False], ignore_index=True
         )
         .drop(columns="order")
     )
+
+
+def name_of(arm: str) -> str:
+    """An arm's label without a comma, as it stands in lists: "FastV (layer=1)"."""
+    method, _, changed = look(arm).label.partition(", ")
+    return f"{method} ({changed})" if changed else method
+
+
+def _loss(study: Study, arm: str, keep: int, measured: bool) -> dict[str, object]:
+    other = arm + EARLIER if measured else arm
+    found = find(
+        Clause(kind="order", text=f"{arm} - {other} @ {keep}", left=arm, right=other, budget=keep),
+        study.evidence,
+    )
+    row = {"arm": arm, "label": name_of(arm), "series": f"{keep} tokens", "keep": keep}
+    row |= {"hears": arm not in _DEAF, "measured": measured, "n": found.n}
+    for side, name in (("own", arm), ("earlier", other)):
+        level = levels(study, [name], keep).iloc[0]
+        row |= {side: level["estimate"], f"{side}_low": level["low"], f"{side}_high": level["high"]}
+    return row | {"estimate": found.estimate, "low": found.low, "high": found.high, "p": found.p}
 
 
 def draw(study: Study, frame: pd.DataFrame) -> Figure:
@@ -78,7 +93,7 @@ def draw(study: Study, frame: pd.DataFrame) -> Figure:
     hears = int(frame.drop_duplicates("arm")["hears"].sum())
     for ax in axes.flat:
         ax.axhline(hears - 0.5, color="0.75", linewidth=0.8)
-    axes.flat[0].set_yticks(range(len(names)), [look(name).label for name in names])
+    axes.flat[0].set_yticks(range(len(names)), [name_of(name) for name in names])
     axes.flat[0].set_ylim(len(names) - 0.4, -0.6)
     figure.supxlabel("accuracy on the question asked, 95 % interval over images", fontsize="medium")
     dot = {"marker": "o", "linestyle": "none", "color": "0.2", "markersize": 7}
@@ -113,7 +128,8 @@ def _panel(ax: Axes, rows: pd.DataFrame, study: Study, keep: int) -> None:
     for arm, style in (("random", ":"), ("none", "-")):
         level = levels(study, [arm], keep)["estimate"].iloc[0]
         ax.axvline(level, color="0.35" if style == ":" else "0.15", linestyle=style, linewidth=1.3, zorder=0)
-    ax.set_title(f"{keep} of {study.tokens} tokens")
+    lose, gain = (len(some) for some in _moved(rows))
+    ax.set_title(f"{keep} of {study.tokens} tokens: {lose} lose, {gain} gain")
     sns.despine(ax=ax)
 
 
@@ -126,32 +142,43 @@ def table(frame: pd.DataFrame) -> pd.DataFrame:
             f"{row.estimate + 0:+.3f} [{row.low + 0:+.3f}, {row.high + 0:+.3f}]{'*' if row.p < 0.05 else ' '}"
             for row in frame.round(6).itertuples()
         ],
-        "p (Holm)": ["<0.001" if p < 0.001 else f"{p:.3f}" for p in frame["p"]],
+        "p (Holm)": [
+            "by construction" if not measured else "<0.001" if p < 0.001 else f"{p:.3f}"
+            for p, measured in zip(frame["p"], frame["measured"], strict=True)
+        ],
     }
     columns = {"method": frame["label"], "keep": frame["keep"]}
     hears = {"hears the question": np.where(frame["hears"], "yes", "no")}
     return pd.DataFrame(columns | hears | told)
 
 
+def _moved(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Methods that hear the question (no oracle) and answer the next one surely worse, and those surely better."""
+    sure = rows[rows["hears"] & (rows["label"] != look("oracle").label) & (rows["p"] < 0.05)]
+    return sure[sure["estimate"] > 0], sure[sure["estimate"] < 0]
+
+
 def sentence(study: Study, frame: pd.DataFrame, keep: int) -> str:
-    """Say at one budget how many methods lose, who loses most and who is ahead for each kind of question."""
+    """Say at one budget how many methods lose or gain, who loses most and who is ahead for each kind of question."""
     mine = frame[frame["keep"] == keep]
     hears = mine[mine["hears"] & (mine["arm"] != "oracle")]
-    lose = hears[(hears["estimate"] > 0) & (hears["p"] < 0.05)]
-    worst = hears.loc[hears["estimate"].idxmax()]
-    oracle = mine[mine["arm"] == "oracle"].iloc[0]
+    lose, gain = _moved(mine)
+    worst, oracle = hears.loc[hears["estimate"].idxmax()], mine[mine["arm"] == "oracle"].iloc[0]
     chance = levels(study, ["random"], keep)["estimate"].iloc[0]
     under = hears.loc[hears["earlier_high"] < chance, "label"].tolist()
     best = {side: hears.loc[hears[side].idxmax()] for side in ("own", "earlier")}
+    deaf = mine[~mine["hears"]]
+    deaf = deaf.loc[deaf["own"].idxmax()]
+    better = f" and {len(gain)} better ({listing(gain['label'])})" if len(gain) else ""
     return (
-        f"At {keep} tokens {len(lose)} of {len(hears)} methods that hear the question answer the next one worse "
-        f"(Holm-adjusted). The dearest is {worst['label']}: {worst['own']:.3f} becomes {worst['earlier']:.3f}, a loss of "
-        f"{worst['estimate']:.3f} [{worst['low']:.3f}, {worst['high']:.3f}]; the oracle, which is told where the answer "
-        f"lies, loses {oracle['estimate']:.3f} [{oracle['low']:.3f}, {oracle['high']:.3f}]. "
-        f"{len(under)} {'falls' if len(under) == 1 else 'fall'} below random tokens ({chance:.3f}) with "
-        f"{'its' if len(under) == 1 else 'their'} whole interval{': ' + listing(under) if under else ''}. "
-        f"Most right answers: {best['own']['label']} for its own question ({best['own']['own']:.3f}), "
-        f"{best['earlier']['label']} for the next one ({best['earlier']['earlier']:.3f})."
+        f"At {keep} tokens {len(lose)} of {len(hears)} methods that hear the question answer the next one worse{better}, "
+        f"Holm-adjusted. The widest loss is {worst['label']}'s: {worst['own']:.3f} becomes {worst['earlier']:.3f}, "
+        f"{worst['estimate']:.3f} [{worst['low']:.3f}, {worst['high']:.3f}] less; the oracle, which is told where the "
+        f"answer lies, loses {oracle['estimate']:.3f} [{oracle['low']:.3f}, {oracle['high']:.3f}]. Of their intervals "
+        f"for the next question {len(under)} {'lies' if len(under) == 1 else 'lie'} below random tokens ({chance:.3f})"
+        f"{': ' + listing(under) if under else ''}. Most right answers for its own question: {best['own']['label']} "
+        f"({best['own']['own']:.3f}); for the next one: {best['earlier']['label']} ({best['earlier']['earlier']:.3f}); "
+        f"the best that hears nothing, {deaf['label']}, has {deaf['own']:.3f} for either."
     )
 
 
@@ -218,7 +245,7 @@ def draw_pairs(
                 )
         ax.set_xticks(range(len(SUITES)), SUITES, rotation=45, ha="right", rotation_mode="anchor")
         ax.set_yticks(range(len(SUITES)), SUITES)
-        ax.set(title=look(arm).label, xlabel="suite of the question asked")
+        ax.set(title=name_of(arm), xlabel="suite of the question asked")
     axes.flat[0].set_ylabel("suite of the earlier question")
     figure.suptitle(told)
     rows = [one.stack().dropna().rename("loss").reset_index().assign(arm=arm) for arm, one in maps.items()]
@@ -230,22 +257,33 @@ def pair_sentence(study: Study, arm: str, keep: int) -> str:
     values = pairs_of_suites(study, arm, keep)
     asked, before = values.mean(axis=0), values.mean(axis=1)
     return (
-        f"{look(arm).label}: questions of {asked.idxmax()} lose most ({asked.max():.2f}), those of {asked.idxmin()} least "
+        f"{name_of(arm)}: questions of {asked.idxmax()} lose most ({asked.max():.2f}), those of {asked.idxmin()} least "
         f"({asked.min():.2f}); the dearest question to have chosen for is one of {before.idxmax()} ({before.max():.2f}), "
         f"the cheapest one of {before.idxmin()} ({before.min():.2f})."
     )
 
 
-def evidence_sentence(study: Study, arms: Sequence[str], keep: int) -> str:
-    """Say of each arm which share of the asked question's evidence its tokens hold, chosen for it and for another."""
+def evidence(study: Study, arms: Sequence[str], keep: int) -> pd.DataFrame:
+    """Share of the asked question's evidence among the kept tokens: method, own question, earlier question."""
     rows = study.accuracy[study.accuracy["keep"] == keep]
-    told = []
-    for arm in arms:
-        own, earlier = (
-            rows.loc[rows["arm"] == name, "kept_on_evidence"].mean() for name in (arm, arm + EARLIER)
-        )
-        told.append(f"{look(arm).label} {own:.2f} and {earlier:.2f}")
+    found = rows.groupby("arm")["kept_on_evidence"].mean()
+    own, earlier = found.loc[list(arms)], found.loc[[arm + EARLIER for arm in arms]]
+    return pd.DataFrame(
+        {
+            "method": [name_of(arm) for arm in arms],
+            "own question": own.round(3).to_numpy(),
+            "earlier question": earlier.round(3).to_numpy(),
+        }
+    )
+
+
+def evidence_sentence(study: Study, found: pd.DataFrame, keep: int) -> str:
+    """Say of whose tokens the question's own hold less of its evidence than another question's do."""
+    away = found.loc[found["own question"] < found["earlier question"], "method"].tolist()
+    chance = f"Tokens drawn by chance hold {keep / study.tokens:.3f} of the evidence."
+    if not away:
+        return f"{chance} All {len(found)} hold at least as much for the question itself as for another one."
     return (
-        "Share of the evidence of the question asked among the kept tokens, chosen for it and for an earlier question: "
-        f"{listing(told)}; {keep / study.tokens:.2f} is what tokens drawn by chance hold."
+        f"{chance} {len(away)} of {len(found)} hold less for the question itself than for another one: {listing(away)}. "
+        "What they hear leads them away from it."
     )

@@ -14,7 +14,7 @@ from lib.study.scenes import SUITES
 PICTURES, KEEP = 60, 16
 # Accuracy for the own and for the earlier question.
 RATES = {
-    "oracle": (1.0, 0.5),
+    "oracle": (1.0, 0.4),
     "desap": (0.9, 0.4),
     "fastv": (0.8, 0.8),
     "cls": (0.6, 0.6),
@@ -64,8 +64,9 @@ def frame(study, arms):
 
 
 def test_losses_are_paired_and_ordered(frame):
-    assert frame["arm"].tolist() == ["oracle", "desap", "fastv", "cls", "random"]
-    assert frame["hears"].tolist() == [True, True, True, False, False]
+    assert frame["arm"].tolist() == ["oracle", "desap", "fastv", "cls", "divprune", "random"]
+    assert frame["hears"].tolist() == [True] * 3 + [False] * 3
+    assert frame.loc[~frame["measured"], "arm"].tolist() == ["divprune"]
     found = frame.set_index("arm")
     for name, (own, earlier) in RATES.items():
         assert found.loc[name, "own"] == pytest.approx(own)
@@ -76,9 +77,16 @@ def test_losses_are_paired_and_ordered(frame):
 
 def test_sentences_hold_the_numbers(study, frame):
     told = turns.sentence(study, frame, KEEP)
-    assert "At 16 tokens 1 of 2 methods that hear the question answer the next one worse" in told
-    assert "The dearest is DeSAP: 0.900 becomes 0.400, a loss of 0.500" in told
-    assert "DeSAP for its own question (0.900), FastV for the next one (0.800)" in told
+    assert "At 16 tokens 1 of 2 methods that hear the question answer the next one worse, Holm-adj" in told
+    assert "The widest loss is DeSAP's: 0.900 becomes 0.400, 0.500 [" in told
+    assert "for its own question: DeSAP (0.900); for the next one: FastV (0.800)" in told
+    assert "the best that hears nothing, DivPrune, has 0.700 for either" in told
+    assert "for the next question 0 lie below random tokens (0.500). Most" in told
+    sunk = turns.sentence(study, frame.assign(earlier_high=0.4), KEEP)
+    assert "for the next question 2 lie below random tokens (0.500): DeSAP and FastV. Most" in sunk
+    turned = frame.assign(estimate=-frame["estimate"])
+    assert "0 of 2 methods" in turns.sentence(study, turned, KEEP)
+    assert " and 1 better (DeSAP), Holm" in turns.sentence(study, turned, KEEP)
     told = turns.blind_sentence(study, KEEP)
     assert "[CLS] top-k gives 100.0% of its answers again" in told
     assert "holds zero" in told
@@ -89,6 +97,7 @@ def test_table_marks_what_is_sure(frame):
     assert shown.loc["DeSAP", "loss"].startswith("+0.500 [")
     assert shown.loc["DeSAP", "loss"].endswith("*")
     assert shown.loc["FastV", "loss"] == "+0.000 [+0.000, +0.000] "
+    assert shown.loc["DivPrune", "p (Holm)"] == "by construction"
     assert shown.loc["random", "hears the question"] == "no"
 
 
@@ -102,8 +111,18 @@ def test_pairs_of_suites_have_no_diagonal(study):
     evidence = turns.pairs_of_suites(study, "desap", KEEP, "kept_on_evidence")
     assert evidence["scene"].isna().all()
     assert evidence["exists"].dropna().tolist() == pytest.approx([0.5] * 5)
-    told = turns.evidence_sentence(study, ["desap", "fastv"], KEEP)
-    assert "DeSAP 0.90 and 0.40 and FastV 0.80 and 0.80; 0.11 is what" in told
+    found = turns.evidence(study, ["desap", "fastv"], KEEP)
+    assert found["own question"].tolist() == [0.9, 0.8]
+    assert found["earlier question"].tolist() == [0.4, 0.8]
+    told = turns.evidence_sentence(study, found, KEEP)
+    assert (
+        told
+        == "Tokens drawn by chance hold 0.111 of the evidence. All 2 hold at least as much for the question itself as for another one."
+    )
+    turned = found.assign(**{"own question": [0.3, 0.8]})
+    assert "1 of 2 hold less for the question itself than for another one: DeSAP." in turns.evidence_sentence(
+        study, turned, KEEP
+    )
     assert "lose most" in turns.pair_sentence(study, "desap", KEEP)
 
 
