@@ -167,18 +167,28 @@ def sentence(study: Study, frame: pd.DataFrame, keep: int) -> str:
     chance = levels(study, ["random"], keep)["estimate"].iloc[0]
     under = hears.loc[hears["earlier_high"] < chance, "label"].tolist()
     best = {side: hears.loc[hears[side].idxmax()] for side in ("own", "earlier")}
-    deaf = mine[~mine["hears"]]
+    deaf = mine[~mine["hears"] & (mine["arm"] != "random")]
     deaf = deaf.loc[deaf["own"].idxmax()]
     better = f" and {len(gain)} better ({listing(gain['label'])})" if len(gain) else ""
     return (
         f"At {keep} tokens {len(lose)} of {len(hears)} methods that hear the question answer the next one worse{better}, "
-        f"Holm-adjusted. The widest loss is {worst['label']}'s: {worst['own']:.3f} becomes {worst['earlier']:.3f}, "
-        f"{worst['estimate']:.3f} [{worst['low']:.3f}, {worst['high']:.3f}] less; the oracle, which is told where the "
-        f"answer lies, loses {oracle['estimate']:.3f} [{oracle['low']:.3f}, {oracle['high']:.3f}]. Of their intervals "
+        f"Holm-adjusted. The widest loss is that of {worst['label']}: {worst['own']:.3f} becomes {worst['earlier']:.3f}, "
+        f"{worst['estimate']:+.3f} [{worst['low']:+.3f}, {worst['high']:+.3f}] lost; the oracle, which is told where the "
+        f"answer lies, loses {oracle['estimate']:+.3f} [{oracle['low']:+.3f}, {oracle['high']:+.3f}]. Of their intervals "
         f"for the next question {len(under)} {'lies' if len(under) == 1 else 'lie'} below random tokens ({chance:.3f})"
         f"{': ' + listing(under) if under else ''}. Most right answers for its own question: {best['own']['label']} "
         f"({best['own']['own']:.3f}); for the next one: {best['earlier']['label']} ({best['earlier']['earlier']:.3f}); "
         f"the best that hears nothing, {deaf['label']}, has {deaf['own']:.3f} for either."
+    )
+
+
+def sure_sentence(frame: pd.DataFrame) -> str:
+    """Count what is left after the adjustment."""
+    mine = frame[frame["measured"]]
+    lose, gain = ((mine["p"] < 0.05) & (sign * mine["estimate"] > 0) for sign in (1, -1))
+    return (
+        f"Of {len(mine)} measured differences {lose.sum()} are losses and {gain.sum()} gains with an adjusted p below 0.05; "
+        f"the other {len(mine) - lose.sum() - gain.sum()} may be chance."
     )
 
 

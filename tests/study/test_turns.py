@@ -78,7 +78,7 @@ def test_losses_are_paired_and_ordered(frame):
 def test_sentences_hold_the_numbers(study, frame):
     told = turns.sentence(study, frame, KEEP)
     assert "At 16 tokens 1 of 2 methods that hear the question answer the next one worse, Holm-adj" in told
-    assert "The widest loss is DeSAP's: 0.900 becomes 0.400, 0.500 [" in told
+    assert "The widest loss is that of DeSAP: 0.900 becomes 0.400, +0.500 [" in told
     assert "for its own question: DeSAP (0.900); for the next one: FastV (0.800)" in told
     assert "the best that hears nothing, DivPrune, has 0.700 for either" in told
     assert "for the next question 0 lie below random tokens (0.500). Most" in told
@@ -90,6 +90,12 @@ def test_sentences_hold_the_numbers(study, frame):
     told = turns.blind_sentence(study, KEEP)
     assert "[CLS] top-k gives 100.0% of its answers again" in told
     assert "holds zero" in told
+
+
+def test_sure_differences_are_counted(frame):
+    assert turns.sure_sentence(frame) == (
+        "Of 5 measured differences 2 are losses and 0 gains with an adjusted p below 0.05; the other 3 may be chance."
+    )
 
 
 def test_table_marks_what_is_sure(frame):
