@@ -100,7 +100,8 @@ CAPTIONS: Mapping[str, str] = MappingProxyType(
         "31_ranks": "Every picture ranks the methods by its questions answered; bars: Nemenyi's critical difference at 5 %.",
         "31_differences": "Paired differences in accuracy to random tokens, mean over suites.",
         "32_two_questions": "Accuracy on the question asked, mean over suites; filled: its own tokens, open: tokens chosen for "
-        "an earlier question about the same picture. Below the grey line: methods that never hear a question.",
+        "an earlier question about the same picture. Below the grey line: methods that never hear a question. Titles count the methods "
+        "that hear it, without the oracle, whose adjusted p is below 0.05.",
         "32_losses": "Paired differences in accuracy, mean over suites: tokens chosen for the question asked minus tokens "
         "chosen for an earlier one.",
         "33_your_method": "Paired differences in accuracy to random tokens, mean over suites.",
