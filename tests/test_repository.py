@@ -16,6 +16,8 @@ BOOKS = sorted(NOTEBOOKS.glob("*.ipynb"))
 TEXT = {".py", ".md", ".yml", ".yaml", ".toml", ".txt", ".cfg", ".cff", ".csv", ".ipynb", ".json", ".svg", ""}
 COMMON = {"source": ("str", "recorded"), "output": ("str", ""), "questions": ("int", 0), "seed": ("int", 0)}
 
+YOURS = "your-method"  # the one cell of all notebooks that may define a class: a reader's method
+
 
 def _git(*words):
     done = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=False)
@@ -111,6 +113,14 @@ class TestNotebook:
     def test_defines_no_class_and_starts_with_a_title(self, path):
         book = nbformat.read(path, as_version=4)
         assert book.cells[0].source.startswith("# ")
+        mine = [cell for cell in book.cells if YOURS in cell.metadata.get("tags", [])]
+        assert len(mine) == (path.stem == "33_add_your_method")
         for cell in book.cells:
             if cell.cell_type == "code":
-                assert not [node for node in ast.parse(cell.source).body if isinstance(node, ast.ClassDef)]
+                classes = [node for node in ast.parse(cell.source).body if isinstance(node, ast.ClassDef)]
+                assert len(classes) == (cell in mine)
+
+    def test_a_method_fits_into_one_short_cell(self, path):
+        cells = nbformat.read(path, as_version=4).cells
+        mine = [cell.source for cell in cells if YOURS in cell.metadata.get("tags", [])]
+        assert all(len(source.strip().splitlines()) <= 25 for source in mine)

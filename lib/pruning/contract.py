@@ -15,6 +15,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
+from lib.pruning import methods
 from lib.pruning.base import Choice, Cues, Method, Needs
 
 SQUARE, OBLONG = (6, 6), (4, 9)  # the second tells rows from columns; both hold 36 tokens
@@ -37,7 +38,7 @@ BROUGHT: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 HOLDS = (
-    "a frozen dataclass with a name, a stage and the three rows of the table of methods",
+    "a frozen dataclass with a name of its own, a stage and the three rows of the table of methods",
     "sees only the cues that needs() asks for",
     "keeps exactly the budget: int64, within the picture, ascending, no token twice",
     "gives the same answer to the same cues",
@@ -179,6 +180,8 @@ def _check_class(method: Method) -> None:
             raise _fault(method, f"{word} must be a text, got {getattr(kind, word, None)!r}")
     if not re.fullmatch(r"[a-z][a-z0-9_]*", kind.name):
         raise _fault(method, "name must be small letters, digits and _, as file names and labels hold it")
+    if kind.name in methods.NAMES and getattr(methods, kind.__name__, None) is not kind:
+        raise _fault(method, "this name is taken by a method of lib.pruning.methods; choose another")
     if kind.stage not in STAGES:
         raise _fault(method, f"stage must be one of {', '.join(STAGES)}, got {kind.stage!r}")
     if not isinstance(method.needs(), Needs):

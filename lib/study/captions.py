@@ -107,6 +107,12 @@ CAPTIONS: Mapping[str, str] = MappingProxyType(
         "31_differences": "Paired differences in accuracy to random tokens, mean over suites.",
         "31_suites": "Paired differences in accuracy to random tokens by suite; * where Holm's rule over all methods and suites "
         "of this budget leaves p below 0.05 (first column: over all methods and budgets).",
+        "32_two_questions": "Accuracy on the question asked, mean over suites; filled: its own tokens, open: tokens chosen for "
+        "an earlier question about the same picture. Below the grey line: methods that never hear a question. Titles count the methods "
+        "that hear it, without the oracle, whose adjusted p is below 0.05.",
+        "32_losses": "Paired differences in accuracy, mean over suites: tokens chosen for the question asked minus tokens "
+        "chosen for an earlier one.",
+        "33_your_method": "Paired differences in accuracy to random tokens, mean over suites.",
         "21_layer": "Paired differences over all suites, by budget. Layer 1: pruned on entering the second layer.",
         "21_scale_to_grid": "Paired differences over all suites, by budget.",
     }

@@ -79,12 +79,13 @@ class Benchmark:
     loaded : model with its processor and CLIP pair.
     questions : per suite; 0 takes all. The same pictures serve every suite.
     batch : questions a forward pass.
+    bars : show progress.
     """
 
-    def __init__(self, loaded: Loaded, questions: int = 0, batch: int = 60) -> None:
+    def __init__(self, loaded: Loaded, questions: int = 0, batch: int = 60, bars: bool = True) -> None:
         if not 0 <= questions <= TEST_PICTURES:
             raise ValueError(f"questions must lie in 0..{TEST_PICTURES} (0 takes all), got {questions!r}")
-        self.loaded, self.size = loaded, batch
+        self.loaded, self.size, self.bars = loaded, batch, bars
         self.pictures = questions or TEST_PICTURES
         self.scenes, self.asked = test_set()
         flat = [
@@ -106,7 +107,7 @@ class Benchmark:
         return self._batches(flat, "earlier questions")
 
     def _batches(self, flat: Sequence[tuple[int, Question]], told: str) -> list[Batch]:
-        firsts = tqdm(range(0, len(flat), self.size), desc=told, leave=False)
+        firsts = tqdm(range(0, len(flat), self.size), desc=told, leave=False, disable=not self.bars)
         return [self._batch(flat[first : first + self.size]) for first in firsts]
 
     def _batch(self, some: Sequence[tuple[int, Question]]) -> Batch:
@@ -243,6 +244,26 @@ def record_arms(arms: Iterable[Arm], folder: Path, questions: int = 0, model: Pa
             seconds=round(time.time() - started, 1),
         )
         records.write(frame, path, facts)
+
+
+def read_arms(arms: Iterable[Arm], folder: Path) -> pd.DataFrame:
+    """Rows of these arms alone, whatever else the folder holds.
+
+    Raises
+    ------
+    ValueError
+        Naming the first record file that is not there.
+    """
+    return pd.concat([records.read(record_path(folder, arm)) for arm in arms], ignore_index=True)
+
+
+def ask_arms(loaded: Loaded, arms: Iterable[Arm], questions: int) -> pd.DataFrame:
+    """Ask some arms now and record nothing: rows as in `records.ACCURACY`.
+
+    No bars: a notebook that measures anew on every run would keep their times in its outputs.
+    """
+    asked = Benchmark(loaded, questions, bars=False)
+    return pd.concat([asked.ask(arm) for arm in arms], ignore_index=True)
 
 
 def record_path(folder: Path, arm: Arm) -> Path:

@@ -11,13 +11,14 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from lib.pruning.methods import make
-from lib.study.compare import alike
+from lib.study.compare import alike, levels
 from lib.study.cost import visual_tokens
 from lib.study.evaluate import decoder_layers
 from lib.study.looks import look
 from lib.study.ranks import Ranking, groups
 from lib.study.report import Study
 from lib.study.rules import Clause, find
+from lib.study.scenes import SUITES
 from lib.study.stats import holm
 from lib.study.tables import ALL, suite_weights
 
@@ -99,6 +100,32 @@ def sentence(pairs: pd.DataFrame, keep: int) -> str:
         f"{len(below)} fewer (Holm-adjusted); the widest lead is {best['label']}'s: {best['estimate']:+.3f} "
         f"[{best['low']:+.3f}, {best['high']:+.3f}]."
     )
+
+
+def place_of(study: Study, pairs: pd.DataFrame, arm: str, keep: int) -> str:
+    """Say where one method stands: its accuracy, its difference to random choice, its place among the others."""
+    mine = pairs[pairs["keep"] == keep].sort_values("estimate", ascending=False, ignore_index=True)
+    row, level = mine[mine["arm"] == arm].iloc[0], levels(study, [arm], keep).iloc[0]
+    sure = "" if row["p"] < 0.05 else ", which may be chance"
+    return (
+        f"**{row['label']}** answers {level['estimate']:.3f} [{level['low']:.3f}, {level['high']:.3f}] of the "
+        f"questions at {keep} tokens; its difference to random choice is {row['estimate']:+.3f} "
+        f"[{row['low']:+.3f}, {row['high']:+.3f}]{sure} (Holm-adjusted p = {row['p']:.3f}); it is number "
+        f"{int(mine.index[mine['arm'] == arm][0]) + 1} of {len(mine)} by that difference. The intervals come from "
+        f"{study.accuracy['image_id'].nunique()} pictures: neighbours in the order need not differ."
+    )
+
+
+def level_table(study: Study, arms: Sequence[str], keep: int) -> pd.DataFrame:
+    """Accuracies as text of fixed width: one row an arm, one column a suite and one for their mean with interval."""
+    suites = [suite for suite in SUITES if suite in set(study.table["suite"])]
+    rows = {}
+    for arm in arms:
+        found = levels(study, [arm], keep).iloc[0]
+        told = {"all suites": f"{found['estimate']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"}
+        each = {suite: f"{levels(study, [arm], keep, suite)['estimate'].iloc[0]:.3f}" for suite in suites}
+        rows[look(arm).label] = told | each
+    return pd.DataFrame(rows).T
 
 
 def table(pairs: pd.DataFrame) -> pd.DataFrame:

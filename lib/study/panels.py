@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -196,34 +196,46 @@ def dots(frame: pd.DataFrame, xlabel: str, title: str = "") -> Figure:
     Parameters
     ----------
     frame
-        Columns label, series, estimate, low, high, in the order of drawing.
+        Columns label, series, estimate, low, high, in the order of drawing. A single series with a column arm is
+        drawn without a legend, each arm in its own look.
     """
-    names, series = list(dict.fromkeys(frame["label"])), list(dict.fromkeys(frame["series"]))
-    methods = {one.label: (one.colour, one.marker) for one in LOOKS.values()}
-    styles = [methods[name] for name in series] if set(series) <= set(methods) else SERIES
+    names = list(dict.fromkeys(frame["label"]))
     figure, ax = plt.subplots(figsize=(7.4, 1.2 + 0.5 * len(names)), layout="constrained")
-    for index, name in enumerate(series):
-        mine = frame[frame["series"] == name]
-        places = mine["label"].map(names.index) + 0.2 * (index - (len(series) - 1) / 2)
-        colour, marker = styles[index % len(styles)]
+    for mine, label, (colour, marker), shift in _dressed(frame):
         errors = np.abs(mine[["low", "high"]].to_numpy().T - mine["estimate"].to_numpy())
         ax.errorbar(
             mine["estimate"],
-            places,
+            mine["label"].map(names.index) + shift,
             xerr=errors,
-            fmt=marker,
+            marker=marker,
+            linestyle="none",
             color=colour,
             capsize=3,
-            markersize=6,
-            label=name,
+            markersize=6 if label else 8,
+            label=label or None,
         )
     ax.axvline(0, color="0.15", linewidth=1.1)
     ax.set_yticks(range(len(names)), names)
     ax.set_ylim(len(names) - 0.45, -0.55)
     ax.set(xlabel=f"{xlabel}, 95 % interval over images", title=title)
-    ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    if ax.get_legend_handles_labels()[1]:
+        ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     sns.despine(ax=ax)
     return figure
+
+
+def _dressed(frame: pd.DataFrame) -> Iterator[tuple[pd.DataFrame, str, tuple, float]]:
+    """Rows that are drawn alike, the name that a legend gives them, their colour and marker, and how far off the line."""
+    series = list(dict.fromkeys(frame["series"]))
+    if len(series) == 1 and "arm" in frame:
+        for arm, mine in frame.groupby("arm", sort=False):
+            yield mine, "", (look(arm).colour, look(arm).marker), 0.0
+        return
+    methods = {one.label: (one.colour, one.marker) for one in LOOKS.values()}
+    styles = [methods[name] for name in series] if set(series) <= set(methods) else SERIES
+    for index, name in enumerate(series):
+        shift = 0.2 * (index - (len(series) - 1) / 2)
+        yield frame[frame["series"] == name], name, styles[index % len(styles)], shift
 
 
 def against(study: Study, left: str, right: str, budgets: Sequence[int]) -> pd.DataFrame:

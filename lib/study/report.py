@@ -116,6 +116,21 @@ def read_study(folder: Path | str, seed: int = 0) -> Study:
     )
 
 
+def study_of(accuracy: pd.DataFrame, seed: int = 0) -> Study:
+    """Make a study of some rows at hand, without a folder, measures or claims, for pages that judge none."""
+    claims, measures = read_claims().iloc[:0], records.empty("measure")
+    return Study(
+        folder=Path(),
+        accuracy=accuracy,
+        measures=measures,
+        table=accuracy_table(accuracy, seed),
+        claims=claims,
+        clauses=claims,
+        evidence=evidence_of_tier("trained-small", accuracy, measures, seed),
+        seed=seed,
+    )
+
+
 def write_tables(study: Study, where: Places) -> None:
     """Write accuracy.csv and retention.csv of all records of a run."""
     write_table(study.table, where.tables / "accuracy.csv")
@@ -130,7 +145,12 @@ def say(text: str) -> None:
 
 def origin(study: Study) -> str:
     """Say in one paragraph which records a page is made of."""
-    told = [records.read_provenance(path) for path in sorted(study.folder.rglob("*.parquet"))]
+    return origin_of(study, sorted(study.folder.rglob("*.parquet")))
+
+
+def origin_of(study: Study, paths: Sequence[Path]) -> str:
+    """Say in one paragraph what a study is made of, its rows coming from these record files."""
+    told = [records.read_provenance(path) for path in paths]
     weights = sorted({str(facts["weights"]) for facts in told if "weights" in facts})
     made = ", ".join(sorted({f"torch {facts['versions']['torch']}" for facts in told}))
     rows = study.accuracy

@@ -126,6 +126,13 @@ def test_a_class_without_decorator_name_or_needs_is_refused():
         contract.check_method(Spaced(keep=4))
 
     @dataclass(frozen=True, kw_only=True)
+    class Copied(Sound):
+        name: ClassVar[str] = "cls"
+
+    with pytest.raises(ValueError, match="cls: this name is taken"):
+        contract.check_method(Copied(keep=4))
+
+    @dataclass(frozen=True, kw_only=True)
     class Placed(Sound):
         stage: ClassVar[str] = "late"
 

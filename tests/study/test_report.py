@@ -191,3 +191,11 @@ def test_a_slip_in_an_arm_s_name_is_refused(study):
             ask()
     assert compare.levels(study, ["tome"], 16).empty  # known, not run: left out
     assert compare.difference(study, "tome", "random", 16)["n"] == 0
+
+
+def test_a_study_of_rows_at_hand_judges_nothing(study):
+    mine = report.study_of(study.accuracy, study.seed)
+    assert mine.table.equals(study.table)
+    assert (mine.claims.empty, mine.measures.empty) == (True, True)
+    found, wanted = (compare.difference(one, "desap", "cls", 16) for one in (mine, study))
+    assert found == wanted
