@@ -10,9 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib.pruning import methods, selection
+from lib.pruning import methods
 from lib.pruning.methods import Cues, FastV
-from tests.pruning.builders import build, chosen, make_cues, on_meta, row_of
+from tests.pruning.builders import build, chosen, expected_count, make_cues, on_meta, row_of
 
 UNUSED = {"trim": ("image", "tokens", "text_valid")}  # these come along with what it asks for
 few = settings(max_examples=15, deadline=None)
@@ -53,7 +53,7 @@ def test_choices_are_exact_and_free_of_batch_mates(name, seed, keep):
     cues = make_cues(seed)
     method = build(name, keep)
     choice = method.choose(cues)
-    count = {"none": 36, "blind": 0}.get(name) if name in ("none", "blind") else selection.budget(keep, 36)
+    count = expected_count(name, keep, 36)
     assert choice.kept.shape == (2, count)
     assert choice.kept.dtype == torch.int64
     assert (choice.kept.diff(dim=-1) > 0).all()
