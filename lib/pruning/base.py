@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from lib.pruning.checks import check_grid, check_integer, check_mask, check_option, check_shape
+from lib.pruning.checks import check_grid, check_integer, check_mask, check_option, check_scores, check_shape
 from lib.pruning.picking import ROUNDINGS, budget, check_keep
 
 POSITIONS = ("original", "renumbered")
@@ -37,6 +37,9 @@ SHAPES: Mapping[str, str] = MappingProxyType(  # of the cues, one letter a size
         "evidence": "BN",
     }
 )
+PADDED = frozenset(
+    {"tokens", "text_importance"}
+)  # padding may hold anything, and is emptied where they are used
 MASKS = frozenset({"text_valid", "text_special", "evidence"})
 
 
@@ -155,13 +158,15 @@ class Method(ABC):
         return budget(self.keep, cues.count, self.rounding)
 
     def see(self, cues: Cues, name: str):
-        """The cue called ``name``; refuse a missing one, one of another shape, and a mask that is none."""
+        """The cue called ``name``; refuse a missing one, another shape, NaN and infinity, and a mask that is none."""
         value = getattr(cues, name)
         if value is None:
             raise ValueError(f"{self.name} needs cues.{name}, got None")
         if name in SHAPES:
             known = {"B": cues.batch, "N": cues.count}
             check_shape(name, value, **{size: known.get(size) for size in SHAPES[name]})
+            if name not in PADDED:
+                check_scores(name, value)
         return check_mask(name, value) if name in MASKS else value
 
     @classmethod

@@ -104,7 +104,6 @@ class VisionZip(Method):
     def choose(self, cues: Cues) -> Choice:
         saliency = cls_saliency(self.see(cues, "saliency"))
         keys = self.see(cues, "vision_keys")
-        check_scores("vision_keys", keys)
         check_scores("features", cues.features)
         count = self.budget(cues)
         contextual = round(self.contextual * count)
@@ -203,8 +202,7 @@ class Trim(Method):
     def choose(self, cues: Cues) -> Choice:
         patches, sentence = self.see(cues, "patches"), self.see(cues, "sentence")
         check_shape("sentence", sentence, B=cues.batch, E=patches.shape[2])
-        for name, value in (("patches", patches), ("sentence", sentence), ("features", cues.features)):
-            check_scores(name, value)
+        check_scores("features", cues.features)
         relevance = (unit(patches) * unit(sentence)[:, None]).sum(-1).float()
         relevance = -relevance if self.negated else relevance
         count = self.budget(cues)
@@ -368,7 +366,6 @@ class Dart(Method):
 
     def choose(self, cues: Cues) -> Choice:
         keys = self.see(cues, "keys")
-        check_scores("keys", keys)
         check_scores("features", cues.features)
         count = self.budget(cues)
         norm = keys.float().abs().sum(-1)
