@@ -188,11 +188,12 @@ def dpp_map(relevance: Tensor, features: Tensor, keep: int | float, order: str =
 
 
 def _table(direction: Tensor) -> Tensor | None:
-    """All cosines at once where they take no more room than the features, [B, N, N] for N <= D; else ``None``.
+    """All cosines at once, [B, N, N] float32, where N <= 4 D; else ``None``.
 
-    One product of matrices is quicker than k products with a vector; without it, memory stays linear in N.
+    One product of matrices is quicker than k products with a vector. Up to 4 D the table takes no more than twice the
+    room of the unit rows, which are there anyway in float64; beyond, rows one by one keep memory linear in N.
     """
-    return cosine_table(direction) if direction.shape[1] <= direction.shape[2] else None
+    return cosine_table(direction) if direction.shape[1] <= 4 * direction.shape[2] else None
 
 
 def _cosine_row(direction: Tensor, table: Tensor | None, pick: Tensor) -> Tensor:
