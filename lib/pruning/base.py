@@ -6,18 +6,42 @@ Shapes: B batch, N visual tokens, D feature width, E joint image-text width, T t
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from types import MappingProxyType
 from typing import ClassVar
 
 from torch import Tensor
 
-from lib.pruning.checks import check_grid, check_integer, check_option, check_shape
+from lib.pruning.checks import check_grid, check_integer, check_mask, check_option, check_scores, check_shape
 from lib.pruning.picking import ROUNDINGS, budget, check_keep
 
 POSITIONS = ("original", "renumbered")
 PATCHES = ("qq", "qk", "kk", "vv", "hidden", "penultimate")
+REWEIGHTED = tuple(kind for kind in PATCHES if kind not in ("hidden", "penultimate"))
 KEYS = ("raw", "normed")
+SHAPES: Mapping[str, str] = MappingProxyType(  # of the cues, one letter a size
+    {
+        "saliency": "BHN",
+        "patches": "BNE",
+        "vision_keys": "BNd",
+        "projected": "BNW",
+        "image": "BE",
+        "tokens": "BTE",
+        "sentence": "BE",
+        "text_valid": "BT",
+        "text_special": "BT",
+        "text_importance": "BT",
+        "attention": "BHN",
+        "prompt": "BTW",
+        "prompt_valid": "BT",
+        "prompt_attention": "BTN",
+        "keys": "BNd",
+        "evidence": "BN",
+    }
+)
+PADDED = frozenset({"tokens", "text_importance"})  # padding may hold anything, and is emptied on use
+MASKS = frozenset({"text_valid", "text_special", "prompt_valid", "evidence"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +144,10 @@ class Method(ABC):
 
     def __post_init__(self) -> None:
         check_keep(self.keep)
+        self.check_shared()
+
+    def check_shared(self) -> None:
+        """Refuse bad values of the fields that every method has, but for ``keep``."""
         check_option("rounding", self.rounding, ROUNDINGS)
         check_option("positions", self.positions, POSITIONS)
         check_integer("layer", self.layer, least=0)
@@ -155,11 +183,16 @@ class Method(ABC):
         return budget(self.keep, cues.count, self.rounding)
 
     def see(self, cues: Cues, name: str):
-        """The cue called ``name``; refuse a missing one."""
+        """The cue called ``name``; refuse a missing one, another shape, NaN and infinity, and a mask that is none."""
         value = getattr(cues, name)
         if value is None:
             raise ValueError(f"{self.name} needs cues.{name}, got None")
-        return value
+        if name in SHAPES:
+            known = {"B": cues.batch, "N": cues.count}
+            check_shape(name, value, **{size: known.get(size) for size in SHAPES[name]})
+            if name not in PADDED:
+                check_scores(name, value)
+        return check_mask(name, value) if name in MASKS else value
 
     @classmethod
     def describe(cls) -> dict[str, str]:

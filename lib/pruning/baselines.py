@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 
 from lib.pruning.base import Choice, Cues, Method, Needs
-from lib.pruning.checks import check_flag, check_integer, check_shape
+from lib.pruning.checks import check_flag, check_integer
 from lib.pruning.cues import cls_saliency
 from lib.pruning.merging import average_into_kept
 from lib.pruning.selection import random_choice, spread_priority, top_k, uniform_grid
@@ -85,7 +85,9 @@ class Random(Method):
             raise ValueError(f"seeds must hold one int a row: {cues.batch} rows, {len(rows)} seeds")
         # torch's generator sees 32 bits of its seed and nearby sums collide, so the pair is hashed.
         mixed = [
-            int.from_bytes(hashlib.sha256(f"{self.seed}/{int(row)}".encode()).digest()[:4], "big")
+            int.from_bytes(
+                hashlib.sha256(f"{self.seed}/{check_integer('seeds', row)}".encode()).digest()[:4], "big"
+            )
             for row in rows
         ]
         return Choice(random_choice(mixed, cues.count, self.budget(cues), cues.features.device))
@@ -125,8 +127,7 @@ class Oracle(Method):
 
     def choose(self, cues: Cues) -> Choice:
         evidence = self.see(cues, "evidence")
-        check_shape("evidence", evidence, B=cues.batch, N=cues.count)
-        evidence = evidence.to(cues.features.device).bool().float()
+        evidence = evidence.to(cues.features.device).float()
         spread = spread_priority(cues.grid, evidence.device)  # in [0, 1), so evidence always comes first
         return Choice(top_k(2 * evidence + spread, self.budget(cues)), {"evidence": evidence})
 
@@ -164,3 +165,4 @@ class ClsTopK(Method):
 def _refuse_keep(method: Method) -> None:
     if method.keep is not None:
         raise ValueError(f"keep must stay None: {method.name} has no budget; got {method.keep!r}")
+    method.check_shared()

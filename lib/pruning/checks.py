@@ -16,6 +16,8 @@ def check_scores(name: str, scores: Tensor) -> None:
     Tensors on an accelerator are passed over: looking at their values would stop the host until the device
     has caught up. The executor looks at them once, at the read that it makes anyway.
     """
+    if scores.is_complex():
+        raise ValueError(f"{name} must be real, got {scores.dtype}")
     if scores.device.type != "cpu" or not scores.is_floating_point():
         return
     # One NaN or infinity makes the sum one too; the sum takes a small part of the time of the count.
@@ -24,6 +26,15 @@ def check_scores(name: str, scores: Tensor) -> None:
     bad = (~torch.isfinite(scores)).sum().item()
     if bad:
         raise ValueError(f"{name} must be finite: {bad} of {scores.numel()} values are NaN or infinite")
+
+
+def check_mask(name: str, mask: Tensor) -> Tensor:
+    """Return ``mask`` as bool; refuse what is neither bool nor whole numbers, on the CPU also other numbers than 0 and 1."""
+    if mask.is_floating_point() or mask.is_complex():
+        raise ValueError(f"{name} must be a mask of bools or of 0 and 1, got {mask.dtype}")
+    if mask.dtype != torch.bool and mask.device.type == "cpu" and not ((mask == 0) | (mask == 1)).all():
+        raise ValueError(f"{name} must hold 0 and 1 alone, got {mask.unique().tolist()[:5]}")
+    return mask.bool()
 
 
 def check_shape(name: str, tensor: Tensor, **sizes: int | None) -> None:

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from lib.pruning.checks import (
+    check_flag,
     check_grid,
     check_integer,
+    check_mask,
     check_number,
     check_option,
     check_scores,
@@ -114,6 +116,8 @@ def decoupled_similarity(
     check_shape("image", image, B=batch, E=width)
     check_shape("sentence", sentence, B=batch, E=width)
     check_number("scale", scale)
+    check_flag("aligned", aligned)
+    check_flag("normalised", normalised)
     check_option("pooling", pooling, POOLINGS)
     valid = _valid_mask(valid, tokens)
 
@@ -174,6 +178,7 @@ def key_tokens(valid: Tensor, importance: Tensor, count: int) -> Tensor:
     check_shape("valid", valid, B=None, T=None)
     check_shape("importance", importance, B=valid.shape[0], T=valid.shape[1])
     check_integer("count", count, least=1)
+    valid = check_mask("valid", valid)
     worth = importance.float().masked_fill(~valid, -torch.inf)
     check_scores("importance", worth.masked_fill(~valid, 0.0))
     order = worth.sort(dim=-1, descending=True, stable=True).indices
@@ -261,7 +266,7 @@ def _valid_mask(valid: Tensor | None, tokens: Tensor) -> Tensor:
     if valid is None:
         return torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
     check_shape("valid", valid, B=tokens.shape[0], T=tokens.shape[1])
-    valid = valid.to(device=tokens.device, dtype=torch.bool)
+    valid = check_mask("valid", valid).to(tokens.device)
     if valid.device.type == "cpu" and not valid.any(-1).all():
         empty = (~valid.any(-1)).nonzero().flatten().tolist()
         raise ValueError(f"valid must keep at least one text token a row; rows {empty} have none")

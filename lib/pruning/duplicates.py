@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lib.pruning.checks import check_integer, check_scores, check_shape
-from lib.pruning.merging import gather_rows
+from lib.pruning.merging import check_places, gather_rows
 from lib.pruning.picking import budget
 from lib.pruning.precision import cosine, cosine_table, unit
 
@@ -43,6 +43,7 @@ def drop_duplicates(features: Tensor, among: Tensor, keep: int, step: int) -> Te
         raise ValueError(f"keep must be at most {among.shape[1]}, got {keep}")
     if keep == 0:
         return among[:, :0]
+    check_places("among", among, features.shape[1])
     batch, total = among.shape
     if total == keep:
         return among

@@ -37,7 +37,7 @@ def average_into_kept(features: Tensor, kept: Tensor) -> Tensor:
     check_shape("features", features, B=None, N=None, D=None)
     batch, tokens, _ = features.shape
     check_shape("kept", kept, B=batch, k=None)
-    _check_kept(kept, tokens)
+    check_places("kept", kept, tokens)
     check_scores("features", features)
     if kept.shape[1] == tokens:
         return features
@@ -77,15 +77,17 @@ def gather_rows(features: Tensor, places: Tensor) -> Tensor:
     return features.gather(1, places[..., None].expand(-1, -1, features.shape[2]))
 
 
-def _check_kept(kept: Tensor, tokens: int) -> None:
-    count = kept.shape[1]
+def check_places(name: str, places: Tensor, tokens: int) -> None:
+    """Refuse [B, M] positions that are not int64, ascending and within 0..N-1; the values on the CPU alone."""
+    count = places.shape[1]
     if not 1 <= count <= tokens:
-        raise ValueError(f"kept must have 1 to {tokens} positions a row, got {count}")
-    if kept.dtype != torch.int64:
-        raise ValueError(f"kept must be int64, got {kept.dtype}")
-    if kept.device.type != "cpu":
+        raise ValueError(f"{name} must have 1 to {tokens} positions a row, got {count}")
+    if places.dtype != torch.int64:
+        raise ValueError(f"{name} must be int64, got {places.dtype}")
+    if places.device.type != "cpu":
         return
-    if kept.min() < 0 or kept.max() >= tokens:
-        raise ValueError(f"kept must lie in 0..{tokens - 1}, got {kept.min().item()}..{kept.max().item()}")
-    if not (kept.diff(dim=-1) > 0).all():
-        raise ValueError(f"kept must be ascending and distinct in every row, got {kept.tolist()}")
+    low, high = places.min().item(), places.max().item()
+    if low < 0 or high >= tokens:
+        raise ValueError(f"{name} must lie in 0..{tokens - 1}, got {low}..{high}")
+    if not (places.diff(dim=-1) > 0).all():
+        raise ValueError(f"{name} must be ascending and distinct in every row, got {places.tolist()}")

@@ -12,9 +12,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from lib.pruning.base import KEYS, PATCHES, Choice, Cues, Method, Needs
+from lib.pruning.base import KEYS, REWEIGHTED, Choice, Cues, Method, Needs
 from lib.pruning.baselines import Blind, ClsTopK, NoPruning, Oracle, Random, UniformGrid
-from lib.pruning.checks import check_flag, check_integer, check_number, check_option
+from lib.pruning.checks import check_flag, check_integer, check_number, check_option, check_shape
 from lib.pruning.cues import (
     POOLINGS,
     centre_prior,
@@ -78,7 +78,6 @@ __all__ = [
 
 SIMILARITIES = ("decoupled", "vanilla", "negated")
 COMBINATIONS = ("split", "sum")
-REWEIGHTED = tuple(kind for kind in PATCHES if kind not in ("hidden", "penultimate"))
 PAPER_GRID = 24.0  # side of the grid on which AdaptPrune's constants were published
 
 
@@ -157,9 +156,11 @@ class DeSAP(Method):
 
     def task(self, cues: Cues) -> Tensor:
         """The text cue's map, [B, N]."""
-        valid = self.see(cues, "text_valid").bool()
+        valid = self.see(cues, "text_valid")
         if not self.special_tokens:
-            valid = valid & ~self.see(cues, "text_special").bool()
+            special = self.see(cues, "text_special")
+            check_shape("text_special", special, B=cues.batch, T=valid.shape[1])
+            valid = valid & ~special
         if self.key_tokens is not None:
             valid = key_tokens(valid, self.see(cues, "text_importance"), self.key_tokens)
         parts = [self.see(cues, part) for part in ("patches", "tokens", "image", "sentence")]

@@ -13,8 +13,16 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from lib.pruning.base import Choice, Cues, Method, Needs
-from lib.pruning.checks import check_flag, check_grid, check_integer, check_number, check_shape
+from lib.pruning.base import REWEIGHTED, Choice, Cues, Method, Needs
+from lib.pruning.checks import (
+    check_flag,
+    check_grid,
+    check_integer,
+    check_number,
+    check_option,
+    check_scores,
+    check_shape,
+)
 from lib.pruning.cues import cls_saliency, decoupled_similarity, to_unit_range
 from lib.pruning.duplicates import bipartite_merge, drop_duplicates
 from lib.pruning.merging import gather_rows, join
@@ -34,6 +42,7 @@ class Pooling(Method):
     ours: ClassVar[str] = "Any budget: windows are the cells nearest to k evenly spread places."
 
     def choose(self, cues: Cues) -> Choice:
+        check_scores("features", cues.features)
         places = uniform_grid(cues.grid, self.budget(cues)).to(cues.features.device, non_blocking=True)
         kept = places.expand(cues.batch, -1)
         cells = _cells(cues.grid, cues.features.device)
@@ -121,6 +130,7 @@ class VisionZip(Method):
     def choose(self, cues: Cues) -> Choice:
         saliency = cls_saliency(self.see(cues, "saliency"))
         keys = self.see(cues, "vision_keys")
+        check_scores("features", cues.features)
         count = self.budget(cues)
         contextual = round(self.contextual * count)
         dominant = highest(saliency, count - contextual)
@@ -215,6 +225,8 @@ class Trim(Method):
 
     def choose(self, cues: Cues) -> Choice:
         patches, sentence = self.see(cues, "patches"), self.see(cues, "sentence")
+        check_shape("sentence", sentence, B=cues.batch, E=patches.shape[2])
+        check_scores("features", cues.features)
         relevance = (unit(patches) * unit(sentence)[:, None]).sum(-1).float()
         relevance = -relevance if self.negated else relevance
         count = self.budget(cues)
@@ -281,7 +293,7 @@ class CDPruner(Method):
     def choose(self, cues: Cues) -> Choice:
         parts = [self.see(cues, part) for part in ("patches", "tokens", "image", "sentence")]
         relevance = decoupled_similarity(
-            *parts, self.see(cues, "text_valid").bool(), aligned=False, pooling="sentence"
+            *parts, self.see(cues, "text_valid"), aligned=False, pooling="sentence"
         )
         relevance = -relevance if self.negated else relevance
         low, high = relevance.amin(-1, keepdim=True), relevance.amax(-1, keepdim=True)
@@ -327,6 +339,7 @@ class HoloV(Method):
 
     def choose(self, cues: Cues) -> Choice:
         saliency = cls_saliency(self.see(cues, "saliency"))
+        check_scores("features", cues.features)
         crops = min(self.crops, cues.count)
         seat, member, valid = _runs(cues.count, crops, saliency.device)
         size = valid.sum(-1)  # [C]
@@ -375,7 +388,7 @@ class Dart(Method):
 
     def choose(self, cues: Cues) -> Choice:
         keys = self.see(cues, "keys")
-        check_shape("keys", keys, B=cues.batch, N=cues.count, D=None)
+        check_scores("features", cues.features)
         count = self.budget(cues)
         norm = keys.float().abs().sum(-1)
         pivots = highest(norm, min(self.pivots, count))
@@ -455,6 +468,7 @@ class MultiCue(Method):
         check_number("sigma_distance", self.sigma_distance, above=0.0)
         check_number("sigma_similarity", self.sigma_similarity, above=0.0)
         check_integer("saliency_layer", self.saliency_layer)
+        check_option("attention", self.attention, REWEIGHTED)
 
     def needs(self) -> Needs:
         return Needs(
@@ -467,7 +481,7 @@ class MultiCue(Method):
         scores: dict[str, Tensor] = {}
         if self.text:
             parts = [self.see(cues, part) for part in ("patches", "tokens", "image", "sentence")]
-            scores["task"] = decoupled_similarity(*parts, self.see(cues, "text_valid").bool())
+            scores["task"] = decoupled_similarity(*parts, self.see(cues, "text_valid"))
         if self.saliency:
             scores["saliency"] = cls_saliency(self.see(cues, "saliency"))
         weights = (

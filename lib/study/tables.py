@@ -91,8 +91,13 @@ def retention(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def write_table(table: pd.DataFrame, path: Path | str) -> Path:
-    """Write a CSV table with Unix line ends, the same bytes on every system."""
+    """Write a CSV table whole or not at all, with Unix line ends: the same bytes on every system."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    table.to_csv(path, index=False, lineterminator="\n")
+    part = path.with_name(f".{path.name}.part")
+    try:
+        table.to_csv(part, index=False, lineterminator="\n")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
     return path

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import torch
 
 from lib.pruning import methods, selection
+from lib.pruning.base import SHAPES
 from lib.pruning.contract import SQUARE, make_cues, on_meta, row_of
 from lib.pruning.methods import Cues
 
@@ -15,10 +17,121 @@ __all__ = ["GRID", "all_selections", "build", "chosen", "example", "make_cues", 
 GRID = SQUARE
 
 
+def cast(cues: Cues, dtype: torch.dtype) -> Cues:
+    """The same cues with every floating tensor in another dtype."""
+    values = {field.name: getattr(cues, field.name) for field in dataclasses.fields(cues)}
+    moved = {
+        k: v.to(dtype) for k, v in values.items() if isinstance(v, torch.Tensor) and v.is_floating_point()
+    }
+    return dataclasses.replace(cues, **moved)
+
+
+def turned(cues: Cues) -> tuple[Cues, torch.Tensor]:
+    """The cues of the transposed grid, and the old position of each new one, [N]."""
+    old = torch.arange(cues.count).view(cues.grid).T.flatten()
+    moved = {
+        name: getattr(cues, name).index_select(form.index("N"), old)
+        for name, form in {"features": "BND", **SHAPES}.items()
+        if "N" in form
+    }
+    return dataclasses.replace(cues, grid=cues.grid[::-1], **moved), old
+
+
+SCORES = ("random", "constant", "zeros", "one_hot", "ties", "subnormal")
+FEATURES = ("random", "constant", "zeros", "one_hot", "duplicates", "subnormal")
+
+
+def degenerate_cues(
+    scores: str,
+    features: str,
+    dtype: torch.dtype,
+    seed: int,
+    batch: int,
+    grid: tuple[int, int],
+    width: int = 8,
+) -> Cues:
+    """Cues whose scores and features are of a kind that careless code trips over."""
+    cues = make_cues(seed, batch, grid, width)
+    tokens = cues.count
+    draw = torch.Generator().manual_seed(seed)
+
+    def score(like):
+        hot = torch.nn.functional.one_hot(torch.randint(tokens, like.shape[:-1], generator=draw), tokens)
+        return {
+            "random": like,
+            "constant": torch.full_like(like, 0.5),
+            "zeros": torch.zeros_like(like),
+            "one_hot": hot.to(like.dtype),
+            "ties": (like * 3).round(),
+            "subnormal": like * torch.finfo(dtype).tiny / 2,
+        }[scores]
+
+    def feature(like):
+        place = torch.arange(like.shape[1]) % like.shape[-1]
+        return {
+            "random": like,
+            "constant": torch.ones_like(like),
+            "zeros": torch.zeros_like(like),
+            "one_hot": torch.nn.functional.one_hot(place, like.shape[-1]).to(like.dtype).expand_as(like),
+            "duplicates": like[:, torch.arange(like.shape[1]) // 3 * 2 % like.shape[1]],
+            "subnormal": like * torch.finfo(dtype).tiny / 8,
+        }[features]
+
+    made = {name: score(getattr(cues, name)) for name in ("saliency", "attention", "prompt_attention")}
+    made |= {
+        name: feature(getattr(cues, name))
+        for name in ("features", "patches", "keys", "vision_keys", "projected", "prompt")
+    }
+    return cast(dataclasses.replace(cues, **made), dtype)
+
+
+# Methods that are not built from `keep` alone, and how many of N tokens they leave.
+BUILDERS = {
+    name: lambda keep, fixed=name, **fields: methods.make(fixed, **fields) for name in ("none", "blind")
+}
+COUNTS = {"none": lambda tokens: tokens, "blind": lambda tokens: 0}
+
+# Does a transposed grid give the transposed choice, where no two scores tie? "" means yes, else the reason why not.
+TURNS = {
+    "none": "",
+    "random": "the draw is over raster positions",
+    "uniform": "rows are filled before columns",
+    "blind": "",
+    "oracle": "the filling spread steps differently down and across",
+    "centre_crop": "equal distances from the middle tie, by position alone",
+    "pool": "the places are those of uniform",
+    "cls": "",
+    "fastv": "",
+    "desap": "",
+    "adaptprune": "",
+    "visionzip": "every step-th token in raster order is a target",
+    "vispruner": "even raster places are compared with odd ones",
+    "trim": "",
+    "divprune": "two tokens that are each other's nearest tie for the first pick",
+    "cdpruner": "",
+    "holov": "crops are runs in raster order",
+    "dart": "",
+    "tome": "even raster places offer themselves to odd ones",
+    "downsample": "rows of the smaller image are fixed before columns",
+    "pyramiddrop": "",
+    "sparsevlm": "",
+    "multicue": "",
+}
+
+
 def build(name: str, keep: int | float = 9, **fields):
-    return (
-        methods.make(name, **fields) if name in ("none", "blind") else methods.make(name, keep=keep, **fields)
-    )
+    """A method of `methods.NAMES` with a budget, where it has one."""
+    make = BUILDERS.get(name, lambda keep, **more: methods.make(name, keep=keep, **more))
+    try:
+        return make(keep, **fields)
+    except (TypeError, ValueError) as error:
+        message = f"{name} cannot be built from keep={keep!r}: give it an entry in BUILDERS of tests/pruning/builders.py"
+        raise AssertionError(f"{message} ({error})") from error
+
+
+def expected_count(name: str, keep: int | float, tokens: int) -> int:
+    """How many tokens a method keeps."""
+    return COUNTS[name](tokens) if name in COUNTS else selection.budget(keep, tokens)
 
 
 def chosen(method, cues: Cues) -> list[list[int]]:

@@ -200,3 +200,16 @@ def test_detrending_survives_zeros_and_one_token():
     assert cues.recency_detrended(torch.zeros(1, 3)).tolist() == [[0.0, 0.0, 0.0]]
     with pytest.raises(ValueError, match="attention must"):
         cues.recency_detrended(torch.ones(3))
+
+
+def test_flags_and_masks_are_refused():
+    parts = features(0)
+    for name in ("aligned", "normalised"):
+        with pytest.raises(ValueError, match=f"{name} must be True or False, got 'no'"):
+            cues.decoupled_similarity(*parts, **{name: "no"})
+    with pytest.raises(ValueError, match=r"valid must be a mask of bools or of 0 and 1, got torch\.float32"):
+        cues.decoupled_similarity(*parts, torch.ones(2, 5))
+    with pytest.raises(ValueError, match=r"valid must hold 0 and 1 alone, got \[3\]"):
+        cues.key_tokens(torch.full((2, 5), 3), torch.rand(2, 5), 2)
+    whole = torch.ones(2, 5, dtype=torch.int64)
+    assert torch.equal(cues.key_tokens(whole, torch.rand(2, 5), 5), torch.ones(2, 5, dtype=torch.bool))

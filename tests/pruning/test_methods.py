@@ -10,10 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib.pruning import methods, selection
+from lib.pruning import methods
+from lib.pruning.base import PADDED, SHAPES
 from lib.pruning.contract import BROUGHT, asked_for
 from lib.pruning.methods import Cues, FastV
-from tests.pruning.builders import build, chosen, make_cues, on_meta, row_of
+from tests.pruning.builders import COUNTS, build, chosen, expected_count, make_cues, on_meta, row_of
 
 few = settings(max_examples=15, deadline=None)
 
@@ -34,7 +35,7 @@ def test_choices_are_exact_and_free_of_batch_mates(name, seed, keep):
     cues = make_cues(seed)
     method = build(name, keep)
     choice = method.choose(cues)
-    count = {"none": 36, "blind": 0}.get(name) if name in ("none", "blind") else selection.budget(keep, 36)
+    count = expected_count(name, keep, 36)
     assert choice.kept.shape == (2, count)
     assert choice.kept.dtype == torch.int64
     assert (choice.kept.diff(dim=-1) > 0).all()
@@ -85,17 +86,13 @@ def test_a_method_needs_what_it_asks_for(name):
     assert chosen(method, asked) == chosen(method, full)
     for cues in BROUGHT.values():
         present = [cue for cue in cues if getattr(asked, cue) is not None]
-        told = {cue: refusal(method, dataclasses.replace(asked, **{cue: None})) for cue in present}
-        assert set(told.values()) <= {"", *(f"{name} needs cues.{cue}, got None" for cue in present)}
+        without = [dataclasses.replace(asked, **{cue: None}) for cue in present]
+        told = {
+            cue: refusal(lambda less=less: method.choose(less))
+            for cue, less in zip(present, without, strict=True)
+        }
+        assert set(told.values()) <= {None, *(f"{name} needs cues.{cue}, got None" for cue in present)}
         assert any(told.values()) or not present, f"{name} asks for {present} and uses none"
-
-
-def refusal(method, cues: Cues) -> str:
-    try:
-        method.choose(cues)
-    except ValueError as error:
-        return str(error)
-    return ""
 
 
 @pytest.mark.parametrize("name", [name for name in methods.NAMES if name not in ("none", "blind")])
@@ -165,3 +162,95 @@ def test_bad_cues_are_refused():
     sick = dataclasses.replace(make_cues(), attention=torch.full((2, 4, 36), torch.nan))
     with pytest.raises(ValueError, match="attention must be finite"):
         FastV(keep=4).choose(sick)
+
+
+def refusal(call) -> str | None:
+    """What a call refuses, None where it accepts."""
+    try:
+        call()
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+@pytest.mark.parametrize("name", methods.NAMES)
+def test_cues_of_another_shape_are_refused(name):
+    method, cues = build(name), make_cues()
+    for cue, form in SHAPES.items():
+        good = getattr(cues, cue)
+        if refusal(lambda cue=cue: method.choose(dataclasses.replace(cues, **{cue: None}))) is None:
+            continue  # the method does not look at it
+        bad = [torch.cat([good, good[:1]]), good[:1], good.tolist(), good[0]]
+        bad += [good.narrow(form.index("N"), 0, 35)] if "N" in form else []
+        for value in bad:
+            with pytest.raises(ValueError, match=cue):
+                method.choose(dataclasses.replace(cues, **{cue: value}))
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("name", methods.NAMES)
+def test_cues_that_are_not_finite_are_refused_or_not_read(name, bad):
+    method, cues = build(name), make_cues()
+    well = method.choose(cues)
+    for cue in [*SHAPES, "features"]:
+        good = getattr(cues, cue)
+        if not good.is_floating_point() or cue in PADDED:
+            continue
+        sick = dataclasses.replace(cues, **{cue: torch.full_like(good, bad)})
+        said = refusal(lambda sick=sick: method.choose(sick))
+        if said is None:
+            choice = method.choose(sick)
+            assert torch.equal(choice.kept, well.kept), cue
+            assert well.features is None or torch.equal(choice.features, well.features), cue
+        else:
+            assert said.startswith(f"{cue} must be finite"), said
+
+
+@pytest.mark.parametrize("name", ["desap", "cdpruner", "multicue"])
+def test_masks_that_are_none_are_refused(name):
+    for value, said in (
+        (torch.full((2, 5), 0.5), "got torch.float32"),
+        (torch.full((2, 5), 2), r"got \[2\]"),
+    ):
+        with pytest.raises(ValueError, match=f"text_valid must .*{said}"):
+            build(name).choose(dataclasses.replace(make_cues(), text_valid=value))
+    whole = dataclasses.replace(make_cues(), text_valid=make_cues().text_valid.long())
+    assert chosen(build(name), whole) == chosen(build(name), make_cues())
+
+
+@pytest.mark.parametrize("name", methods.NAMES)
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("positions", "kept"),
+        ("positions", 1),
+        ("rounding", "up"),
+        ("rounding", None),
+        ("layer", -1),
+        ("layer", 0.5),
+        ("layer", True),
+        ("layer", None),
+    ],
+)
+def test_bad_shared_fields_are_refused_by_every_method(name, field, value):
+    keep = {} if name in COUNTS else {"keep": 4}
+    with pytest.raises(ValueError, match=f"{field} must be .*{value}"):
+        methods.make(name, **keep, **{field: value})
+
+
+@pytest.mark.parametrize("name", methods.NAMES)
+def test_bad_values_of_every_field_are_refused(name):
+    # Whatever a field's type, this is no value of it.
+    keep = {} if name in COUNTS else {"keep": 4}
+    for field in dataclasses.fields(build(name)):
+        for value in ("nonsense", math.nan, [], object()):
+            bad = {**keep, field.name: value}
+            said = refusal(lambda bad=bad: methods.make(name, **bad))
+            assert said is not None, f"{name} took {field.name}={value!r}"
+            assert said.startswith(f"{field.name} must"), said
+            assert repr(value) in said
+
+
+def test_row_seeds_are_whole():
+    with pytest.raises(ValueError, match=r"seeds must be an int, got 0\.5"):
+        build("random").choose(dataclasses.replace(make_cues(), seeds=[0.5, 1]))

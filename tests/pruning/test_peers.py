@@ -231,3 +231,28 @@ def test_multicue_reduces_to_its_parts():
         for cue in alone
     }
     assert len(seen) == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"step": 0}, "step must be at least 1, got 0"),
+        ({"keep": -1}, "keep must be at least 0, got -1"),
+        ({"keep": 10}, "keep must be at most 9, got 10"),
+        ({"keep": 2.5}, r"keep must be an int, got 2\.5"),
+        ({"among": torch.arange(9)[None] + 1}, r"among must lie in 0\.\.8, got 1\.\.9"),
+        ({"among": torch.zeros(1, 9, dtype=torch.int64)}, "among must be ascending and distinct"),
+        ({"among": torch.arange(9.0)[None]}, "among must be int64, got torch.float32"),
+        ({"among": torch.arange(9)}, r"among must have shape \[B=1, M\], got \[9\]"),
+        ({"features": torch.full((1, 9, 2), torch.nan)}, "features must be finite"),
+    ],
+)
+def test_bad_duplicates_are_refused(change, said):
+    good = {"features": torch.ones(1, 9, 2), "among": torch.arange(9)[None], "keep": 4, "step": 2}
+    with pytest.raises(ValueError, match=said):
+        duplicates.drop_duplicates(**{**good, **change})
+
+
+def test_attention_of_multicue_is_one_of_its_kinds():
+    with pytest.raises(ValueError, match="attention must be one of qq, qk, kk, vv; got 'hidden'"):
+        methods.make("multicue", keep=4, attention="hidden")

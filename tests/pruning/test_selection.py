@@ -301,3 +301,25 @@ def test_other_refusals():
         selection.random_choice([1.5], 9, 2)
     with pytest.raises(ValueError, match="scores must be a tensor"):
         selection.top_k([[1.0]], 1)
+
+
+def test_scores_must_be_real_numbers():
+    scores, features = example(0, 1, 9)
+    for name, call in (
+        ("scores", lambda: selection.top_k(scores + 1j, 2)),
+        ("features", lambda: selection.max_min(features + 1j, 2)),
+        ("relevance", lambda: selection.dpp_map(scores + 1j, features, 2)),
+    ):
+        with pytest.raises(ValueError, match=f"{name} must be real, got torch.complex64"):
+            call()
+
+
+def test_large_finite_values_are_no_infinity():
+    # Their sum overflows, they do not.
+    scores = torch.full((1, 9), 6e4, dtype=torch.float16)
+    assert selection.top_k(scores, 2).tolist() == [[0, 1]]
+    scores = torch.full((1, 9), 3e38)
+    assert selection.top_k(scores, 2).tolist() == [[0, 1]]
+    assert selection.adaptive_nms(
+        scores / 3e38, None, (3, 3), 2, radius=1e200, sigma_similarity=math.inf
+    ).shape == (1, 2)
