@@ -242,15 +242,17 @@ def _panel(ax: Axes, frame: pd.DataFrame, lines: list[tuple[str, str]]) -> None:
             )  # fmt: skip
         if len(looks) > 1:  # one entry a series, filled or not
             ax.plot([], [], marker=marker, color=colour, linestyle="none", label=name)
-    ax.axvline(0, color="0.15", linewidth=1.1, zorder=0)
+    ax.axvline(0, color="0.15", linewidth=1.1, zorder=1)
     ax.set_yticks(range(len(lines)), [label or group for group, label in lines])
     for text, (_, label) in zip(ax.get_yticklabels(), lines, strict=True):
         text.set_fontweight("normal" if label else "bold")
     ax.set_ylim(len(lines) - 0.4, -0.6)
     ax.tick_params(axis="y", length=0)
     ax.grid(axis="x", color="0.92", linewidth=0.8)
+    ax.set_axisbelow(True)
     if len(looks) > 1:
-        ax.legend(loc="lower right", frameon=True, framealpha=0.9)
+        ax.set_ylim(len(lines) + 0.7, -0.6)  # a line of its own for the legend
+        ax.legend(loc="lower right", ncols=len(series), frameon=False)
     ax.set_xlim(-REACH, REACH)
     ax.set_xticks([-0.2, -0.1, 0, 0.1, 0.2])
     sns.despine(ax=ax, left=True)

@@ -36,10 +36,10 @@ QUANTITIES: Mapping[str, str] = MappingProxyType(
     {
         "evidence": "on the boxes that answer",
         "distractors": "on other items",
-        "border": "on the outermost ring",
+        "border": "on the outer ring",
         "bottom": "in the lowest quarter",
         "high_norm": "on the tenth of highest norm",
-        "redundancy": "cosine to the nearest kept token",
+        "redundancy": "cosine to nearest kept token",
     }
 )
 CHANCE = "chance"  # what the grid holds of such tokens, in place of a method

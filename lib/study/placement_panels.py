@@ -79,14 +79,18 @@ def placement_title(frame: pd.DataFrame, keep: int) -> str:
     """Say who puts most on the answer's place, and how many methods put more than chance on other items."""
     above, _ = _side(frame, "evidence")
     others, _ = _side(frame, "distractors")
-    methods = frame.loc[~frame["arm"].isin([CHANCE, "oracle", "random"]), "arm"].nunique()
+    methods = _methods(frame)
     told = [f"{row.label} {row.estimate:.0%}" for row in above.head(3).itertuples()]
     chance = _chance(frame, "evidence")
     first = f"most on the answer: {', '.join(told)}" if told else "no method finds the answer"
     return (
-        f"{keep} tokens, {first} (chance {chance:.0%}); "
+        f"{keep} tokens, {first} (chance {chance:.0%});\n"
         f"{len(others)} of {methods} methods favour items that nobody asked about"
     )
+
+
+def _methods(frame: pd.DataFrame) -> int:
+    return frame.loc[~frame["arm"].isin([CHANCE, "oracle", "random"]), "arm"].nunique()
 
 
 def _chance(frame: pd.DataFrame, quantity: str) -> float:
@@ -108,28 +112,34 @@ def placement_table(frame: pd.DataFrame) -> pd.DataFrame:
 def placement_sentence(frame: pd.DataFrame, keep: int) -> str:
     """Say, quantity by quantity, which methods are told apart from chance and how far they go."""
     above, below = _side(frame, "evidence")
-    parts = []
+    methods, parts = _methods(frame), []
     if len(above):
         parts.append(f"{_most(above)} of its {keep} tokens on the boxes that answer")
     else:
         parts.append(f"No method puts more of its {keep} tokens on the boxes that answer than chance")
     parts.append(f"chance puts {_chance(frame, 'evidence'):.1%} there")
     if len(below):
-        parts.append(f"{listing(below['label'])} fewer than chance")
+        parts.append(
+            f"{listing(below['label'])} {'puts' if len(below) == 1 else 'put'} fewer there than chance"
+        )
     told = [f"**Answer.** {'; '.join(parts)}."]
     for quantity, words in (
         ("distractors", "on items that the question does not ask about"),
-        ("border", "on the outermost ring"),
+        ("border", "on the outer ring"),
         ("bottom", "in the lowest quarter"),
         ("high_norm", "on the tenth of highest norm"),
     ):
         above, below = _side(frame, quantity)
-        sides = [f"{len(rows)} {word}" for rows, word in ((above, "more"), (below, "fewer")) if len(rows)]
+        sides = [
+            f"{len(rows)} {word}" for rows, word in ((above, "put more"), (below, "put fewer")) if len(rows)
+        ]
         if sides:
-            furthest = above if len(above) else below
+            furthest = max(
+                (rows for rows in (above, below) if len(rows)), key=lambda rows: abs(rows["by"].iloc[0])
+            )
             told.append(
-                f"Against chance ({_chance(frame, quantity):.1%}), {' and '.join(sides)} {words}; "
-                f"{_most(furthest)}."
+                f"Of {methods} methods, {' and '.join(sides)} than chance ({_chance(frame, quantity):.1%}) {words}; "
+                f"furthest from it, {_most(furthest)}."
             )
     above, below = _side(frame, "redundancy")
     ends = [
@@ -160,7 +170,7 @@ def worth_sentence(frame: pd.DataFrame, study: Study, keep: int) -> str:
         return "Too few methods have answers to rank them by where their tokens lie."
     found = {name: spearmanr(wide[name], accuracy[wide.index])[0] for name in ("evidence", "redundancy")}
     return (
-        f"Over {len(wide)} methods (without the oracle) accuracy goes with the share on the evidence by a rank correlation "
+        f"Over {len(wide)} methods (without the oracle) accuracy goes with the share on the evidence by a rank correlation (Spearman) "
         f"of {found['evidence']:+.2f}, and with the likeness left among kept tokens by {found['redundancy']:+.2f}."
     )
 

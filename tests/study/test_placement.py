@@ -130,10 +130,16 @@ def test_placements_are_averaged_ordered_and_held_against_chance(spots):
 def test_placement_is_told_and_drawn(spots):
     told = placement_panels.placement_sentence(spots, 16)
     assert told.startswith("**Answer.** DeSAP puts 50.0% [48.")
-    assert "of its 16 tokens on the boxes that answer; chance puts 20.0% there; [CLS] top-k fewer" in told
-    assert "1 more and 1 fewer on the outermost ring" in told
+    assert (
+        "of its 16 tokens on the boxes that answer; chance puts 20.0% there; [CLS] top-k puts fewer there"
+        in told
+    )
+    assert (
+        "Of 3 methods, 1 put more and 1 put fewer than chance (20.0%) on the outer ring; furthest from it, DeSAP"
+        in told
+    )
     title = placement_panels.placement_title(spots, 16)
-    assert title.startswith("16 tokens, most on the answer: DeSAP 50% (chance 20%); 1 of 3 methods favour")
+    assert title.startswith("16 tokens, most on the answer: DeSAP 50% (chance 20%);\n1 of 3 methods favour")
     table = placement_panels.placement_table(spots)
     assert table.loc["DeSAP", "on other items"].startswith("0.50 [0.4")
     assert table.loc["DeSAP", "on other items"].endswith("]*")
