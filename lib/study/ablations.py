@@ -252,7 +252,7 @@ def _panel(ax: Axes, frame: pd.DataFrame, lines: list[tuple[str, str]]) -> None:
     ax.set_axisbelow(True)
     if len(looks) > 1:
         ax.set_ylim(len(lines) + 0.7, -0.6)  # a line of its own for the legend
-        ax.legend(loc="lower right", ncols=len(series), frameon=False)
+        ax.legend(loc="lower right", ncols=len(series), framealpha=1, edgecolor="none")
     ax.set_xlim(-REACH, REACH)
     ax.set_xticks([-0.2, -0.1, 0, 0.1, 0.2])
     sns.despine(ax=ax, left=True)
