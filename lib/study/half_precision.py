@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from lib.paths import TABLES
 from lib.pruning import methods
+from lib.pruning.contract import make_cues
 from lib.study.selection_speed import make_inputs
 from lib.study.tables import write_table
 
@@ -29,29 +30,8 @@ DTYPES: Mapping[str, torch.dtype] = MappingProxyType({"float16": torch.float16, 
 def random_cues(tokens: int, width: int = 64, seed: int = 0) -> methods.Cues:
     """Every cue of one sample filled with random values, features in twelve kinds: float32, a square grid."""
     given = make_inputs(tokens, width, 1, seed)
-    draw = torch.Generator().manual_seed(seed)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=draw)
-
-    return methods.Cues(
-        grid=given.grid,
-        features=given.features,
-        keys=given.features,
-        vision_keys=given.features,
-        projected=given.features,
-        patches=given.features,
-        saliency=torch.rand(1, 4, tokens, generator=draw),
-        attention=torch.rand(1, 4, tokens, generator=draw),
-        image=normal(1, width),
-        tokens=normal(1, 6, width),
-        sentence=normal(1, width),
-        text_valid=torch.ones(1, 6, dtype=torch.bool),
-        text_special=torch.zeros(1, 6, dtype=torch.bool),
-        text_importance=torch.rand(1, 6, generator=draw),
-        evidence=torch.rand(1, tokens, generator=draw) > 0.9,
-        seeds=[seed],
-    )
+    features = dict.fromkeys(("features", "keys", "vision_keys", "projected", "patches"), given.features)
+    return dataclasses.replace(make_cues(seed, 1, given.grid, width), **features)
 
 
 def in_dtype(cues: methods.Cues, dtype: torch.dtype) -> methods.Cues:
