@@ -13,7 +13,7 @@ RUN = f"data/runs/{os.path.splitext(os.path.basename(SWEEP))[0]}/notebooks"
 # Notebooks reuse the baselines that DeSAP's notebook records; the verdicts read all claims' records.
 NEEDS = {
     "21_adaptprune_claims": ["11_desap_claims"],
-    "30_cues": ["11_desap_claims"],
+    "30_cues": ["11_desap_claims", "21_adaptprune_claims"],
     "31_head_to_head": ["11_desap_claims", "30_cues"],
     "32_multi_turn": ["11_desap_claims", "21_adaptprune_claims", "31_head_to_head"],
     "90_verdicts": ["11_desap_claims", "21_adaptprune_claims"],

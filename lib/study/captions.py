@@ -97,12 +97,16 @@ CAPTIONS: Mapping[str, str] = MappingProxyType(
         "30_combinations": "Left: which cues are on. Right: accuracy, mean over suites, each weighing the same.",
         "30_shares": "Shapley value of each cue by suite and budget. Right of zero the cue adds right answers.",
         "30_interactions": "Mean gain in accuracy of two cues together over what each gains alone, by suite.",
-        "30_placement": "Means over questions that have a place to find, one a picture. Dotted: the share of such tokens in the "
-        "grid; in the last panel, random choice.",
-        "30_overlap": "Share of the kept tokens that two methods have in common, mean over the same questions; methods that agree "
-        "stand side by side.",
-        "30_desap": "Paired differences over all suites; Holm's rule within each series decides what is told apart.",
-        "30_adaptprune": "Paired differences over all suites; Holm's rule within each series decides what is told apart.",
+        "30_placement": "Means over questions that have a place to find, one a picture. Dotted: the share of such tokens in "
+        "the grid, which random tokens get in expectation; in the last panel the random method. Filled: the difference to it on "
+        "the same questions is told apart from 0 (Holm's rule within a panel). Bold: the papers' two methods. Of methods "
+        "that cut in several stages, what is left after the last.",
+        "30_overlap": "Share of the kept tokens that two methods have in common, mean over the same questions. Rows are ordered "
+        "by average linkage; framed: half or more in common, on average over the pairs of the frame. (+2): two more "
+        "methods stand at the same places.",
+        "30_ablations": "Paired differences over all suites, on one scale; what lies beyond it is written at the edge. Task-only "
+        "switches are held against the task cue alone, those at layer 1 against AdaptPrune at layer 1. Filled: told apart from "
+        "0 by Holm's rule within a panel.",
         "31_ranks": "Every picture ranks the methods by its questions answered; bars: Nemenyi's critical difference at 5 %.",
         "31_differences": "Paired differences in accuracy to random tokens, mean over suites.",
         "31_suites": "Paired differences in accuracy to random tokens by suite; * where Holm's rule over all methods and suites "

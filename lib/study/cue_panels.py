@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from lib.study.factorial import CUES
 from lib.study.looks import BLUE, GREEN, ORANGE, PURPLE
+from lib.study.plots import point_intervals
 from lib.study.tables import ALL
 
 # Cue: colour and marker, told apart by both.
@@ -40,8 +41,7 @@ def combinations(table: pd.DataFrame, keep: int, unpruned: float, suite: str = A
     left.set_xticks(range(len(CUES)), CUES, rotation=35, ha="right")
     left.set(xlim=(-0.6, len(CUES) - 0.4), ylim=(len(rows) - 0.4, -0.6), title="cue on (filled) or off")
     left.set_yticks([])
-    errors = np.abs(rows[["low", "high"]].to_numpy().T - rows["accuracy"].to_numpy())
-    right.errorbar(rows["accuracy"], rows.index, xerr=errors, fmt="o", color="0.15", capsize=3, markersize=5)
+    point_intervals(right, rows, rows.index, colour="0.15", marker="o", size=5, value="accuracy")
     right.axvline(unpruned, color="0.15", linewidth=1.1)
     empty = rows[rows[list(CUES)].sum(axis=1) == 0]
     right.axvline(empty["accuracy"].iloc[0], color="0.5", linewidth=1.1, linestyle=(0, (1, 2)))
@@ -77,19 +77,9 @@ def shares(effects: pd.DataFrame, suites: Sequence[str], kind: str = "shapley") 
     for ax, suite in zip(axes.flat, suites, strict=False):
         for index, cue in enumerate(CUES):
             mine = rows[(rows["suite"] == suite) & (rows["cue"] == cue)].set_index("keep").loc[budgets]
-            errors = np.abs(mine[["low", "high"]].to_numpy().T - mine["estimate"].to_numpy())
             colour, marker = CUE_LOOKS[cue]
             places = np.arange(len(budgets)) + 0.18 * (index - 1.5)
-            ax.errorbar(
-                mine["estimate"],
-                places,
-                xerr=errors,
-                fmt=marker,
-                color=colour,
-                capsize=2.5,
-                markersize=5,
-                label=cue,
-            )
+            point_intervals(ax, mine, places, colour=colour, marker=marker, size=5, label=cue)
         ax.axvline(0, color="0.15", linewidth=1.1)
         ax.set_title("all suites" if suite == ALL else suite)
         ax.set_yticks(range(len(budgets)), [str(budget) for budget in budgets])
@@ -105,7 +95,7 @@ def shares(effects: pd.DataFrame, suites: Sequence[str], kind: str = "shapley") 
 
 
 def interactions(effects: pd.DataFrame, keep: int, suites: Sequence[str]) -> Figure:
-    """Draw the pairwise interactions at one budget: rows pairs of cues, columns suites, a dot where zero lies outside."""
+    """Draw the pairwise interactions at one budget: rows pairs of cues, columns suites, * where the interval lies off 0."""
     rows = effects[(effects["kind"] == "interaction") & (effects["keep"] == keep)]
     grid = rows.pivot(index="cue", columns="suite", values="estimate")[list(suites)]
     clear = rows.assign(clear=(rows["low"] > 0) | (rows["high"] < 0)).pivot(

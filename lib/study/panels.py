@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from lib.paths import PUBLISHED
 from lib.study.compare import SHUFFLED, difference, levels, retention_intervals
 from lib.study.looks import BLUE, GREEN, GREY, LOOKS, ORANGE, PURPLE, SKY
-from lib.study.plots import ablation_bars, accuracy_curve, look
+from lib.study.plots import ablation_bars, accuracy_curve, look, point_intervals
 from lib.study.report import Study
 from lib.study.scenes import SUITES
 from lib.study.stats import mean_interval
@@ -202,18 +202,8 @@ def dots(frame: pd.DataFrame, xlabel: str, title: str = "") -> Figure:
     names = list(dict.fromkeys(frame["label"]))
     figure, ax = plt.subplots(figsize=(7.4, 1.2 + 0.5 * len(names)), layout="constrained")
     for mine, label, (colour, marker), shift in _dressed(frame):
-        errors = np.abs(mine[["low", "high"]].to_numpy().T - mine["estimate"].to_numpy())
-        ax.errorbar(
-            mine["estimate"],
-            mine["label"].map(names.index) + shift,
-            xerr=errors,
-            marker=marker,
-            linestyle="none",
-            color=colour,
-            capsize=3,
-            markersize=6 if label else 8,
-            label=label or None,
-        )
+        places, size = mine["label"].map(names.index) + shift, 6 if label else 8
+        point_intervals(ax, mine, places, colour=colour, marker=marker, size=size, label=label or None)
     ax.axvline(0, color="0.15", linewidth=1.1)
     ax.set_yticks(range(len(names)), names)
     ax.set_ylim(len(names) - 0.45, -0.55)

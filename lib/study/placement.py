@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 import torch
-from matplotlib.figure import Figure
-from scipy.cluster.hierarchy import leaves_list, linkage
+from scipy.cluster.hierarchy import fcluster, leaves_list, linkage
 from scipy.spatial.distance import squareform
 from tqdm import tqdm
 
@@ -26,10 +25,10 @@ from lib.study import records
 from lib.study.arms import RIVALS, TIGHT
 from lib.study.capture import Asked, sample, see
 from lib.study.evaluate import MODEL, TEST_PICTURES, TEST_SEED, test_set, weights_digest
-from lib.study.looks import look
+from lib.study.looks import LOOKS, look
 from lib.study.questions import evidence_mask
 from lib.study.report import Study
-from lib.study.stats import mean_interval
+from lib.study.stats import holm, mean_interval, paired_difference
 
 FILE = "placement.parquet"
 # Measured quantity: what it says, for an axis.
@@ -37,10 +36,10 @@ QUANTITIES: Mapping[str, str] = MappingProxyType(
     {
         "evidence": "on the boxes that answer",
         "distractors": "on other items",
-        "border": "on the outermost ring",
+        "border": "on the outer ring",
         "bottom": "in the lowest quarter",
         "high_norm": "on the tenth of highest norm",
-        "redundancy": "cosine to the nearest kept token",
+        "redundancy": "cosine to nearest kept token",
     }
 )
 CHANCE = "chance"  # what the grid holds of such tokens, in place of a method
@@ -130,147 +129,140 @@ def record_placement(
 ) -> Path:
     """Write the measures of all methods and the oracle at the tightest budget, one question a picture.
 
+    An existing record is kept if it was made with the same weights on as many pictures for the same methods.
+
     Raises
     ------
     ValueError
-        When `folder` holds a record made with other weights or pictures.
+        When `folder` holds a record of anything else: mixing them would be silent.
     """
     path, digest, pictures = folder / "measures" / FILE, weights_digest(model), questions or TEST_PICTURES
+    methods = [make(name, keep=TIGHT) for name in ("oracle", *names)]
+    configuration = {"keep": TIGHT, "methods": {method.name: asdict(method) for method in methods}}
     if path.exists():
-        told = records.read_provenance(path)
-        if (told.get("weights"), told.get("pictures")) != (digest, pictures):
-            raise ValueError(f"{FILE}: made with other weights or questions; remove {folder} and run again")
+        _check_record(path, digest, pictures, configuration)
         return path
     started = time.time()
-    methods = [make(name, keep=TIGHT) for name in ("oracle", *names)]
     frame = measure(load(model), sample(questions), methods)
     facts = records.provenance(
-        config={"keep": TIGHT, "methods": [method.name for method in methods]},
+        config=configuration,
         model="scenes",
         weights=digest,
         pictures=pictures,
+        seed=max(getattr(method, "seed", -1) for method in methods),
+        test_seed=TEST_SEED,
         device="cpu",
         dtype="float32",
         n=len(frame),
+        started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
         seconds=round(time.time() - started, 1),
     )
     return records.write(frame, path, facts, kind="measure")
 
 
+def _check_record(path: Path, weights: str, pictures: int, configuration: Mapping[str, object]) -> None:
+    told = records.read_provenance(path)
+    # Through JSON, as the file holds it: tuples are lists there.
+    wanted = {"weights": weights, "pictures": pictures, "config": json.loads(json.dumps(configuration))}
+    other = [name for name, value in wanted.items() if told.get(name) != value]
+    if other:
+        words = {"weights": "weights", "pictures": "pictures", "config": "methods"}
+        raise ValueError(
+            f"{path.name}: made with other {' and '.join(words[name] for name in other)}; remove it and run again"
+        )
+
+
 def rows(study: Study) -> pd.DataFrame:
-    """The recorded measures of where budgets go."""
+    """The recorded measures of where budgets go.
+
+    Raises
+    ------
+    ValueError
+        When the study holds none.
+    """
     name = study.measures["measure"]
-    return study.measures[name.str.startswith(("placement_", "overlap:"))]
+    found = study.measures[name.str.startswith(("placement_", "overlap:"))]
+    if found.empty:
+        raise ValueError(f"{FILE} is not among the records; run this notebook with source live first")
+    return found
 
 
 def placement(study: Study) -> pd.DataFrame:
-    """Average the recorded placements: arm, label, quantity, n, estimate, low, high; most evidence first."""
+    """Average the recorded placements and hold each against chance on the same questions; most evidence first.
+
+    Chance is what the grid holds of such tokens, which is what random tokens get in expectation; the likeness of kept
+    tokens has no such number and is held against the random method.
+
+    Returns
+    -------
+    DataFrame
+        arm, label, quantity, n, estimate, low, high; `chance` (the mean held against) and `p` (of the paired difference to
+        it, Holm-adjusted within a quantity), both empty in the rows of chance.
+    """
+    wide = rows(study).pivot(index=["question_id", "image_id"], columns="measure", values="value")
+    images = wide.index.get_level_values("image_id").astype("category").codes
     found = []
-    for name, mine in rows(study).groupby("measure", sort=False):
-        if not name.startswith("placement_"):
-            continue
-        quantity, _, arm = name.removeprefix("placement_").partition(":")
-        number = mean_interval(
-            mine["value"].to_numpy(), mine["image_id"].astype("category").cat.codes.to_numpy(), study.seed
-        )
-        label = CHANCE if arm == CHANCE else look(arm).label
-        found.append((arm, label, quantity, number.n, number.estimate, number.low, number.high))
-    frame = pd.DataFrame(found, columns=["arm", "label", "quantity", "n", "estimate", "low", "high"])
+    for quantity in QUANTITIES:
+        stem = f"placement_{quantity}:"
+        mine = wide[[name for name in wide.columns if name.startswith(stem)]]
+        chance = next((mine[stem + arm] for arm in (CHANCE, "random") if stem + arm in mine), None)
+        part = []
+        for name, values in mine.items():
+            arm = name.removeprefix(stem)
+            number = mean_interval(values.to_numpy(), images, study.seed)
+            row = [arm, CHANCE if arm == CHANCE else look(arm).label, quantity]
+            row += [number.n, number.estimate, number.low, number.high, np.nan, np.nan]
+            if chance is not None and values.name != chance.name:
+                row[-2:] = (
+                    chance.mean(),
+                    paired_difference(values.to_numpy(), chance.to_numpy(), images, study.seed).p,
+                )
+            part.append(row)
+        held = [row for row in part if not np.isnan(row[-1])]
+        for row, p in zip(held, holm([row[-1] for row in held]), strict=True):
+            row[-1] = p
+        found += part
+    names = ["arm", "label", "quantity", "n", "estimate", "low", "high", "chance", "p"]
+    frame = pd.DataFrame(found, columns=names)
     order = frame[frame["quantity"] == "evidence"].set_index("arm")["estimate"]
     return frame.sort_values("arm", key=lambda arm: -arm.map(order), kind="stable", ignore_index=True)
 
 
 def overlaps(study: Study) -> pd.DataFrame:
-    """Average the recorded overlaps: a symmetric table by label, like beside like; 1 on the diagonal."""
+    """Average the recorded overlaps: a symmetric table by label, like beside like; 1 on the diagonal.
+
+    Methods that stand at the same places in every picture share one row, named after all of them.
+    """
     means = rows(study).groupby("measure", sort=False)["value"].mean()
     means = means[means.index.str.startswith("overlap:")]
     pairs = [name.split(":")[1:] for name in means.index]
-    names = list(dict.fromkeys(name for pair in pairs for name in pair))
+    known = dict.fromkeys(name for pair in pairs for name in pair)
+    names = [name for name in dict.fromkeys([*LOOKS, *known]) if name in known]
     table = pd.DataFrame(np.eye(len(names)), index=names, columns=names)
     for (left, right), value in zip(pairs, means, strict=True):
         table.loc[left, right] = table.loc[right, left] = value
-    tree = linkage(squareform(1 - table.to_numpy(), checks=False), "average", optimal_ordering=True)
-    names = [names[leaf] for leaf in leaves_list(tree)]
-    labels = [look(name).label for name in names]
-    return table.loc[names, names].set_axis(labels).set_axis(labels, axis=1)
+    same = {name: [other for other in names if table.loc[name, other] == 1] for name in names}
+    first = [name for name in names if same[name][0] == name]
+    table = table.loc[first, first]
+    labels = [", ".join(look(other).label for other in same[name]) for name in first]
+    table = table.set_axis(labels).set_axis(labels, axis=1)
+    if len(first) < 2:
+        return table
+    leaves = leaves_list(_tree(table))
+    return table.iloc[leaves, leaves]
 
 
-def draw_placement(frame: pd.DataFrame, keep: int) -> Figure:
-    """Draw `placement`, a panel a quantity and a row a method; dotted: chance, or random where there is no such number."""
-    frame = frame.assign(quantity=pd.Categorical(frame["quantity"], list(QUANTITIES)))
-    labels = list(dict.fromkeys(frame.loc[frame["arm"] != CHANCE, "label"]))
-    figure, axes = plt.subplots(
-        2, 3, figsize=(10.6, 1.6 + 0.5 * len(labels)), sharey=True, layout="constrained"
-    )
-    for ax, (quantity, words) in zip(axes.flat, QUANTITIES.items(), strict=True):
-        mine = frame[frame["quantity"] == quantity].set_index("arm")
-        level = mine["estimate"].get(CHANCE, mine["estimate"].get("random"))
-        if level is not None:
-            ax.axvline(level, color="0.4", linewidth=1.1, linestyle=(0, (1, 2)))
-        for arm, row in mine.drop(index=CHANCE, errors="ignore").iterrows():
-            style, place = look(arm), labels.index(row["label"])
-            ax.plot([row["low"], row["high"]], [place, place], color=style.colour, linewidth=1.6)
-            ax.plot(row["estimate"], place, marker=style.marker, color=style.colour, markersize=6)
-        ax.set_title(words)
-        ax.grid(axis="y", color="0.92", linewidth=0.8)
-        sns.despine(ax=ax)
-    axes[0, 0].set_yticks(range(len(labels)), labels)
-    axes[0, 0].set_ylim(len(labels) - 0.5, -0.5)
-    first = frame[(frame["quantity"] == "evidence") & ~frame["arm"].isin([CHANCE, "oracle"])].iloc[0]
-    figure.suptitle(
-        f"{keep} tokens: {first['label']} puts most on the answer's place, {first['estimate']:.0%} of its tokens"
-    )
-    figure.supxlabel("share of the kept tokens (last panel: mean cosine); dotted: chance", fontsize="medium")
-    return figure
+def families(table: pd.DataFrame, least: float = 0.5) -> list[list[str]]:
+    """Groups of two or more rows of `overlaps` that have at least `least` of their tokens in common, in its order.
+
+    In common on average over pairs: groups are joined by average linkage.
+    """
+    if len(table) < 2:
+        return []
+    place = fcluster(_tree(table), 1 - least, "distance")
+    groups = pd.Series(table.index).groupby(place, sort=False).apply(list)
+    return [group for group in groups if len(group) > 1]
 
 
-def draw_overlaps(table: pd.DataFrame, keep: int, tokens: int) -> Figure:
-    """Draw `overlaps` as a map with the share in common written into each cell."""
-    figure, ax = plt.subplots(figsize=(9.6, 8.2), layout="constrained")
-    marks = table.map(lambda value: f"{value:.2f}".removeprefix("0") if value < 1 else "")
-    sns.heatmap(
-        table, annot=marks, fmt="", cmap="viridis", vmin=0, vmax=1, ax=ax, annot_kws={"fontsize": 9},
-        cbar_kws={"label": "share of the kept tokens in common"}, square=True,
-    )  # fmt: skip
-    left, right, most = _closest(table)
-    ax.set_title(f"{left} and {right} agree most ({most:.0%}); two random choices share {keep / tokens:.0%}")
-    ax.tick_params(axis="x", rotation=60)
-    return figure
-
-
-def _closest(table: pd.DataFrame) -> tuple[str, str, float]:
-    """The two methods that agree most without standing at the same places by construction."""
-    pairs = table.where(np.triu(np.ones(table.shape, bool), 1)).stack()
-    pairs = pairs[pairs < 1]
-    (left, right), most = pairs.idxmax(), pairs.max()
-    return left, right, float(most)
-
-
-def placement_sentence(frame: pd.DataFrame, keep: int) -> str:
-    """Say who finds the answer's place, who spends on other items, and how alike the kept tokens are."""
-    wide = frame.pivot(index="arm", columns="quantity", values="estimate")
-    methods = wide.drop(index=[CHANCE, "oracle"], errors="ignore")
-    best, spent = methods["evidence"].idxmax(), methods["distractors"].idxmax()
-    alike, unlike = methods["redundancy"].idxmax(), methods["redundancy"].idxmin()
-    below = methods.index[methods["evidence"] < wide["evidence"][CHANCE]]
-    told = ", ".join(look(arm).label for arm in below)
-    return (
-        f"**Answer.** Of {keep} tokens {look(best).label} puts {methods['evidence'][best]:.1%} on the boxes that answer, where "
-        f"chance puts {wide['evidence'][CHANCE]:.1%}; "
-        + (f"{told} put fewer there than chance. " if told else "no method puts fewer there than chance. ")
-        + f"{look(spent).label} spends most on other items ({methods['distractors'][spent]:.1%}, chance "
-        f"{wide['distractors'][CHANCE]:.1%}). Kept tokens resemble each other most with {look(alike).label} (cosine "
-        f"{methods['redundancy'][alike]:.2f}) and least with {look(unlike).label} ({methods['redundancy'][unlike]:.2f})."
-    )
-
-
-def overlap_sentence(table: pd.DataFrame, keep: int, tokens: int) -> str:
-    """Say which two methods keep the most tokens in common, and how much two methods share on average."""
-    left, right, most = _closest(table)
-    mean = table.where(np.triu(np.ones(table.shape, bool), 1)).stack().mean()
-    same = [label for label in table.index if (table.loc[label] == 1).sum() > 1]
-    return (
-        (f"{', '.join(same)} stand at the same places by construction. " if same else "")
-        + f"{left} and {right} share {most:.0%} of their {keep} tokens; on average two methods share {mean:.0%}, where two random "
-        f"choices would share {keep / tokens:.0%}."
-    )
+def _tree(table: pd.DataFrame) -> np.ndarray:
+    return linkage(squareform(1 - table.to_numpy(), checks=False), "average", optimal_ordering=True)

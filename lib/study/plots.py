@@ -23,6 +23,7 @@ __all__ = [
     "accuracy_curve",
     "kept_overlay",
     "look",
+    "point_intervals",
     "save",
     "theme",
     "verdict_strip",
@@ -37,6 +38,45 @@ def _needs(frame: pd.DataFrame, *columns: str) -> None:
     missing = sorted(set(columns) - set(frame.columns))
     if missing:
         raise ValueError(f"frame lacks the columns {missing}")
+
+
+def point_intervals(
+    ax: Axes,
+    rows: pd.DataFrame,
+    places: Sequence[float],
+    *,
+    colour: tuple[float, float, float] | str,
+    marker: str,
+    size: float = 6.0,
+    value: str = "estimate",
+    **style: object,
+) -> None:
+    """Draw each row's value with its interval as a point on a line of its own.
+
+    Parameters
+    ----------
+    rows
+        Columns `value`, low and high.
+    places
+        Height of each row's line.
+    size
+        Of the marker in points; caps are half as wide, at most 3.
+    style
+        Further keywords of `Axes.errorbar`: label, markerfacecolor ...
+    """
+    _needs(rows, value, "low", "high")
+    errors = np.abs(rows[["low", "high"]].to_numpy().T - rows[value].to_numpy())
+    ax.errorbar(
+        rows[value],
+        places,
+        xerr=errors,
+        linestyle="none",
+        marker=marker,
+        color=colour,
+        capsize=min(size / 2, 3),
+        markersize=size,
+        **style,
+    )
 
 
 def _curve(ax: Axes, rows: pd.DataFrame, arm: str) -> None:
