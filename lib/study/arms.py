@@ -56,18 +56,20 @@ def desap_arms() -> list[Arm]:
     return arms
 
 
+# AdaptPrune with some of its cues, and with the keys that the attention sees.
+ONE_BY_ONE: tuple[dict[str, object], ...] = (
+    {"centre": False, "spatial": False, "similarity": False},
+    {"spatial": False, "similarity": False},
+    {"similarity": False},
+    {"spatial": False},
+    {"centre": False},
+    {"keys": "normed"},
+)
+
+
 def adaptprune_arms() -> list[Arm]:
     """AdaptPrune's cues one by one at the tightest budget, and its switches."""
-    variants: list[dict[str, object]] = [
-        {"centre": False, "spatial": False, "similarity": False},
-        {"spatial": False, "similarity": False},
-        {"similarity": False},
-        {"spatial": False},
-        {"centre": False},
-        {"keys": "normed"},
-        {"layer": 3},
-    ]
-    arms = [Arm(method=make("adaptprune", keep=TIGHT, **fields)) for fields in variants]
+    arms = [Arm(method=make("adaptprune", keep=TIGHT, **fields)) for fields in (*ONE_BY_ONE, {"layer": 3})]
     arms += [Arm(method=make("adaptprune", keep=keep, scale_to_grid=True)) for keep in BUDGETS]
     # At layer 2 attention alone loses nothing here; one layer earlier the other cues have something to add.
     arms += grid_of_arms(("fastv", "adaptprune"), BUDGETS, layer=1)
@@ -79,20 +81,12 @@ def constant_arms() -> list[Arm]:
 
     At layer 2 attention alone loses nothing here; one layer earlier the other cues have something to add.
     """
-    one_by_one: list[dict[str, object]] = [
-        {"centre": False, "spatial": False, "similarity": False},
-        {"spatial": False, "similarity": False},
-        {"similarity": False},
-        {"spatial": False},
-        {"centre": False},
-        {"keys": "normed"},
-    ]
     constants: list[dict[str, object]] = [{"centre": False, "recency": True}]
     constants += [{"sigma_centre": sigma} for sigma in (6.0, 24.0)]
     constants += [{"radius": radius} for radius in (2.5, 10.0)]
     constants += [{"sigma_distance": sigma} for sigma in (0.75, 3.0)]
     constants += [{"sigma_similarity": sigma} for sigma in (0.025, 0.1)]
-    variants = constants + [fields | {"layer": 1} for fields in one_by_one + constants]
+    variants = constants + [fields | {"layer": 1} for fields in (*ONE_BY_ONE, *constants)]
     return [Arm(method=make("adaptprune", keep=TIGHT, **fields)) for fields in variants]
 
 

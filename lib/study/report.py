@@ -103,29 +103,29 @@ def read_study(folder: Path | str, seed: int = 0) -> Study:
     accuracy, measures = records.read_folder(folder), records.read_folder(folder, "measure")
     if accuracy.empty:
         raise ValueError(f"{folder.name}: no accuracy records; run this notebook with source live first")
-    claims, clauses = judge_all(read_claims(), accuracy, measures, seed)
+    return _study(folder, accuracy, measures, judge_all(read_claims(), accuracy, measures, seed), seed)
+
+
+def study_of(accuracy: pd.DataFrame, seed: int = 0) -> Study:
+    """Make a study of some rows at hand, without a folder, measures or claims, for pages that judge none."""
+    none = read_claims().iloc[:0]
+    return _study(Path(), accuracy, records.empty("measure"), (none, none), seed)
+
+
+def _study(
+    folder: Path,
+    accuracy: pd.DataFrame,
+    measures: pd.DataFrame,
+    judged: tuple[pd.DataFrame, pd.DataFrame],
+    seed: int,
+) -> Study:
     return Study(
         folder=folder,
         accuracy=accuracy,
         measures=measures,
         table=accuracy_table(accuracy, seed),
-        claims=claims,
-        clauses=clauses,
-        evidence=evidence_of_tier("trained-small", accuracy, measures, seed),
-        seed=seed,
-    )
-
-
-def study_of(accuracy: pd.DataFrame, seed: int = 0) -> Study:
-    """Make a study of some rows at hand, without a folder, measures or claims, for pages that judge none."""
-    claims, measures = read_claims().iloc[:0], records.empty("measure")
-    return Study(
-        folder=Path(),
-        accuracy=accuracy,
-        measures=measures,
-        table=accuracy_table(accuracy, seed),
-        claims=claims,
-        clauses=claims,
+        claims=judged[0],
+        clauses=judged[1],
         evidence=evidence_of_tier("trained-small", accuracy, measures, seed),
         seed=seed,
     )

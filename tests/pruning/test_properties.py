@@ -86,35 +86,28 @@ def test_every_name_says_whether_it_turns_with_the_grid():
     assert not missing, f"give {', '.join(missing)} an entry in TURNS of tests/pruning/builders.py"
 
 
+def turns(name, seed, grid, keep):
+    """Whether the transposed grid gives the transposed choice."""
+    cues = make_cues(seed, 1, grid, width=32)
+    sideways, old = turned(cues)
+    method = build(name, keep)
+    there = old[method.choose(sideways).kept[0]].sort().values.tolist()
+    return there == method.choose(cues).kept[0].tolist()
+
+
 @pytest.mark.parametrize("name", [name for name in methods.NAMES if not TURNS.get(name, "")])
 def test_a_transposed_grid_gives_the_transposed_choice(name):
     # Random float32 scores, more feature columns than tokens: nothing ties, no gain is ever exhausted.
     @settings(fixed, max_examples=60)
     @given(grid=grids, share=st.floats(0.04, 1.0), seed=st.integers(0, 10_000))
     def check(grid, share, seed):
-        keep = max(1, int(share * math.prod(grid)))
-        cues = make_cues(seed, 1, grid, width=32)
-        sideways, old = turned(cues)
-        method = build(name, keep)
-        assert (
-            old[method.choose(sideways).kept[0]].sort().values.tolist()
-            == method.choose(cues).kept[0].tolist()
-        )
+        assert turns(name, seed, grid, max(1, int(share * math.prod(grid))))
 
     check()
 
 
 @pytest.mark.parametrize("name", [name for name in methods.NAMES if TURNS.get(name, "")])
 def test_what_does_not_turn_has_a_case_that_shows_it(name):
-    def turns(seed, grid, keep):
-        cues = make_cues(seed, 1, grid, width=32)
-        sideways, old = turned(cues)
-        method = build(name, keep)
-        return (
-            old[method.choose(sideways).kept[0]].sort().values.tolist()
-            == method.choose(cues).kept[0].tolist()
-        )
-
     tried = [(seed, grid, keep) for seed in range(8) for grid in ((5, 5), (3, 6)) for keep in (1, 4, 9)]
     tried += [(seed, (2, 2), 1) for seed in range(40)]
-    assert not all(turns(*case) for case in tried)
+    assert not all(turns(name, *case) for case in tried)
