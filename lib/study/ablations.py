@@ -166,16 +166,16 @@ def differences(study: Study, keep: int, switches: Sequence[Switch] = SWITCHES) 
 
 
 def title(frame: pd.DataFrame) -> str:
-    """Say of one paper's switches how many matter, by layer where there are two, and which matters most either way."""
+    """Say of one paper's switches how many move accuracy, by layer where there are two, and which moves it most."""
     sure = frame[frame["p"] < LEVEL]
-    told = f"{frame['paper'].iloc[0]}: {len(sure)} of {len(frame)} changes matter"
+    told = f"{frame['paper'].iloc[0]}: {len(sure)} of {len(frame)} changes move accuracy"
     layers = frame[frame["series"].str.startswith("layer")]
     if layers["series"].nunique() > 1:
         parts = [
             f"{(mine['p'] < LEVEL).sum()} of {len(mine)} at {str(series)[:7]}"
             for series, mine in layers.groupby("series", sort=False)
         ]
-        told = f"{frame['paper'].iloc[0]}: {listing(parts)} matter"
+        told = f"{frame['paper'].iloc[0]}: {listing(parts)} move accuracy"
     ends = []
     for word, mine in (("loses", sure[sure["estimate"] < 0]), ("gains", sure[sure["estimate"] > 0])):
         if len(mine):

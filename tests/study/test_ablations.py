@@ -68,12 +68,12 @@ def test_sentence_and_titles_hold_the_numbers(frame):
     assert "DeSAP, default: of 2 changes 1 loses answers: saliency only (-0.400 [" in told
     assert "AdaptPrune, layer 2 (default): of 1 change 1 wins some: no prior (+0.400 [" in told
     desap, adaptprune = (frame[frame["paper"] == paper] for paper in ("DeSAP", "AdaptPrune"))
-    assert ablations.title(desap) == "DeSAP: 1 of 2 changes matter;\n“saliency only” loses 0.40"
+    assert ablations.title(desap) == "DeSAP: 1 of 2 changes move accuracy;\n“saliency only” loses 0.40"
     assert ablations.title(adaptprune) == (
-        "AdaptPrune: 1 of 1 at layer 2 and 1 of 1 at layer 1 matter;\n“no prior” gains 0.40"
+        "AdaptPrune: 1 of 1 at layer 2 and 1 of 1 at layer 1 move accuracy;\n“no prior” gains 0.40"
     )
     still = frame[frame["label"] == "no merging"]
-    assert ablations.title(still) == "DeSAP: 0 of 1 changes matter"
+    assert ablations.title(still) == "DeSAP: 0 of 1 changes move accuracy"
     assert "of 1 change none is told apart from 0; no interval reaches beyond 0.000" in ablations.sentence(
         still
     )

@@ -171,7 +171,7 @@ def test_worth_is_a_rank_correlation(spots):
     study.table["accuracy"] = arms.str[:-1].map({"cls": 0.2, "pyramiddrop": 0.5, "desap": 0.9})
     told = placement_panels.worth_sentence(frame, study, 16)
     assert "Over 6 methods" in told
-    assert "rank correlation of +1.00" in told
+    assert "by a rank correlation (Spearman) of +1.00, and with the likeness" in told
     assert "Too few" in placement_panels.worth_sentence(spots, study, 16)
 
 
