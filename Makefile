@@ -22,8 +22,8 @@ study: env ## run every notebook live on a sample of the questions, then print t
 	@$(BIN)/python -m lib.study.readme --show data/runs/study
 
 test: env ## unit, property and repository tests, then every notebook against its committed outputs
-	$(BIN)/python -m pytest tests
-	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout=900 \
+	$(BIN)/python -m pytest -n $(CORES) --dist worksteal tests
+	$(BIN)/python -m pytest -n $(CORES) --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout=900 \
 		--nbval-kernel-startup-timeout=180 --nbval-sanitize-with=nbval.cfg notebooks/
 
 live: env ## the same as study, on all questions (hours on a CPU)

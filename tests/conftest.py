@@ -1,4 +1,4 @@
-"""Make every test start alike: fixed seeds, two threads, a drawing backend without a screen."""
+"""Make every test start alike: fixed seeds, one thread, a drawing backend without a screen."""
 
 import random
 
@@ -6,9 +6,12 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 mpl.use("agg")
-torch.set_num_threads(2)
+torch.set_num_threads(1)  # two test processes share two cores
+settings.register_profile("study", deadline=None)  # how long a case takes says how busy the machine is
+settings.load_profile("study")
 
 
 @pytest.fixture(autouse=True)
