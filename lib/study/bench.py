@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -295,7 +296,7 @@ def shrinking(layers: Sequence[nn.Module], lengths: Sequence[int]) -> Iterator[N
 
     Only for models without an explicit mask. This is what a cut costs at best.
     """
-    if len(lengths) != len(layers) or any(b > a for a, b in zip(lengths, lengths[1:], strict=False)):
+    if len(lengths) != len(layers) or any(b > a for a, b in pairwise(lengths)):
         raise ValueError(f"lengths must descend over {len(layers)} layers, got {list(lengths)}")
 
     def enter(length: int, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
