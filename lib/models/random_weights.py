@@ -70,6 +70,7 @@ def clip_pair(
     words: list[str],
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
+    attention: str = "sdpa",
 ) -> ClipPair:
     """CLIP's text side for `llava`, with random weights and a tokenizer that knows `words`."""
     text = CLIPTextConfig(
@@ -86,5 +87,5 @@ def clip_pair(
         text_config=text.to_dict(), vision_config=vision_config(sizes).to_dict(), projection_dim=sizes.joint
     )
     with torch.device(device):
-        clip = CLIPModel._from_config(config, dtype=dtype, attn_implementation="sdpa")
+        clip = CLIPModel._from_config(config, dtype=dtype, attn_implementation=attention)
     return ClipPair.of(clip.eval().requires_grad_(False), tokenizer(vocabulary(words), ends=True))
