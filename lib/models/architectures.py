@@ -71,11 +71,11 @@ _SMALL = {
     "text_layers": 3,
     "text_heads": 3,
     "joint": 192,
-    "width": 384,
-    "intermediate": 1032,
+    "width": 256,
+    "intermediate": 688,
     "layers": 4,
-    "heads": 6,
-    "kv_heads": 6,
+    "heads": 4,
+    "kv_heads": 4,
     "vocab": 2048,
 }
 _TINY = _SMALL | {
@@ -97,8 +97,8 @@ SIZES: Mapping[str, tuple[Architecture, ...]] = MappingProxyType(
     {
         "full": (LLAVA, NEXT),
         "small": (
-            Architecture(name="llava-1.5 scaled: 4 layers, width 384", grid=24, **_SMALL),
-            Architecture(name="llava-next scaled: 4 layers, width 384", grid=24, tiles=5, **_SMALL),
+            Architecture(name="llava-1.5 scaled: 4 layers, width 256", grid=24, **_SMALL),
+            Architecture(name="llava-next scaled: 4 layers, width 256", grid=24, tiles=5, **_SMALL),
         ),
         "tiny": (
             Architecture(name="llava-1.5 scaled: 4 layers, width 128, 12 x 12 tokens", grid=12, **_TINY),

@@ -151,7 +151,6 @@ class Bench:
         if launch == "graph":
             return graphed(plain)
         if launch == "compile":
-            torch._dynamo.reset()
             return partial(run, torch.compile(self.anatomy.decoder, dynamic=False))
         raise ValueError(f"launch must be one of {', '.join(LAUNCHES)}, got {launch!r}")
 

@@ -33,9 +33,12 @@ from lib.study.records import provenance
 
 SHARES = (1.0, 1 / 3, 2 / 9, 1 / 9, 1 / 18)  # of the visual tokens: 576, 192, 128, 64 and 32 of 576
 TIGHT = 1 / 9
-BATCHES = {"full": (1, 2, 4, 8, 16, 32), "small": (1, 2, 4), "tiny": (1, 2)}
+BATCHES = {"full": (1, 2, 4, 8, 16, 32), "small": (1, 4), "tiny": (1, 2)}
 FEW = {"full": (1, 8, 32), "small": (1, 4), "tiny": (1,)}  # batches of what takes long or varies little
 ANSWERS = {"full": (1, 32, 128), "small": (1, 32, 128), "tiny": (1, 8, 32)}  # new tokens of whole answers
+ALONE = (
+    1  # the longest answers are timed at this batch only; on a host eager attention and many tiles as well
+)
 INSIDE = (
     "fastv",
     "pyramiddrop",
@@ -97,7 +100,7 @@ def plan(sizes: Architecture, size: str, accelerated: bool) -> list[Point]:
     every, few = BATCHES[size], FEW[size]
     tiled = sizes.tiles > 1
     if tiled and not accelerated:
-        every, few = (1,), (1,)
+        every = few = (ALONE,)
     budgets = [kept_of(sizes, share) for share in SHARES]
     points = [Point(part=part, kept=whole, batch=b) for part in ("vision tower", "projector") for b in every]
     points += [
@@ -124,10 +127,9 @@ def plan(sizes: Architecture, size: str, accelerated: bool) -> list[Point]:
     for b in few if accelerated or not tiled else ():
         # The executor knows one tile an image; with more, no method is asked and the parts are added up.
         arms = [(WHOLE, whole), (BORN, tight)] + [(name, tight) for name in ASKED if not tiled]
-        points += [
-            Point(part="answer", method=name, kept=kept, batch=b, marks=ANSWERS[size]) for name, kept in arms
-        ]
-    for b in every if not tiled else ((1,) if accelerated else ()):
+        marks = ANSWERS[size] if b == ALONE and not tiled else ANSWERS[size][:2]
+        points += [Point(part="answer", method=name, kept=kept, batch=b, marks=marks) for name, kept in arms]
+    for b in every if accelerated and not tiled else (ALONE,) if accelerated or not tiled else ():
         points += [
             Point(
                 part="prefill",
@@ -186,16 +188,13 @@ def macs_of(sizes: Architecture, point: Point) -> float:
     return point.batch * known[point.part]() if point.part in known else math.nan
 
 
-def measure(bench: Bench, point: Point, repeats: int, warm_up: int) -> list[tuple[int, timing.Timing, float]]:
-    """Time a point: (new tokens, timing, bytes of the key-value cache or NaN), one entry, of an answer one a length."""
+def work_of(bench: Bench, point: Point) -> Callable[[Callable[[], None]], object]:
+    """A point's work, which calls a lap at each of its marks."""
     lengths = lengths_of(bench.sizes, point)
     method = None if point.method in (WHOLE, BORN) else make(point.method, keep=point.kept)
     if point.part == "answer":
         born = point.kept if point.method == BORN else None
-        work = bench.answer(point.batch, point.marks, method, born)
-        found = timing.timed_laps(work, bench.device, repeats, min(warm_up, 1))
-        held = benches.held(bench.answer(point.batch, (1,), method, born)(lambda: None))
-        return [(count, lap, held) for count, lap in zip(point.marks, found, strict=True)]
+        return bench.answer(point.batch, point.marks, method, born)
     makers: dict[str, Callable[[], benches.Work]] = {
         "vision tower": lambda: bench.tower(point.batch),
         "projector": lambda: bench.projector(point.batch),
@@ -206,48 +205,72 @@ def measure(bench: Bench, point: Point, repeats: int, warm_up: int) -> list[tupl
         "decoder cues": lambda: bench.decoder_cues(method, point.batch),
         "selection": lambda: bench.selection(method, point.batch),
     }
-    work = makers[point.part]()
-    found = timing.timed(work, bench.device, repeats, warm_up)
-    held = math.nan
-    if point.part == "prefill" and point.launch == "eager":
-        held = benches.held(work())
-    return [(0, found, held)]
+    return timing.whole(makers[point.part]())
 
 
-def rows_of(bench: Bench, point: Point, repeats: int, warm_up: int = timing.WARM_UP) -> list[dict]:
-    """Measure a point and write its rows; a failure of the device or a compiler is a row too, with the reason."""
-    sizes, load = bench.sizes, round(os.getloadavg()[0], 2)
-    told = {
-        "architecture": sizes.name,
-        "device": timing.device_name(bench.device),
-        "dtype": str(bench.dtype).removeprefix("torch."),
-        **{name: getattr(point, name) for name in _SAME},
-        "visual": sizes.tokens,
-        "text": bench.text,
-        "lengths": " ".join(map(str, lengths_of(sizes, point))),
-        "macs": macs_of(sizes, point),
-        "driver": timing.driver(bench.device),
-        "torch": version("torch"),
-        "transformers": version("transformers"),
-        "threads": torch.get_num_threads(),
-        "load": load,
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "commit": provenance()["commit"],
-        "note": "",
-    }
+def cache_of(bench: Bench, point: Point) -> float:
+    """Bytes of the key-value cache that a prefill leaves, read off the cache itself; NaN for other parts."""
+    if point.part != "prefill" or point.launch != "eager":
+        return math.nan
+    return benches.held(bench.prefill(point.batch, lengths_of(bench.sizes, point))())
+
+
+def groups(points: Iterable[Point]) -> list[list[Point]]:
+    """Points that will be compared and so are timed in turn: one part, batch, kernel and way of launching."""
+    found: dict[tuple, list[Point]] = {}
+    for point in points:
+        found.setdefault((point.part, point.batch, point.backend, point.launch), []).append(point)
+    return list(found.values())
+
+
+def rows_of(bench: Bench, group: Sequence[Point], repeats: int, warm_up: int = timing.WARM_UP) -> list[dict]:
+    """Time a group of points and write their rows; where the device or a compiler fails, the rows say why."""
+    load, commit = round(os.getloadavg()[0], 2), provenance()["commit"]
+    date = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    told = [
+        {
+            "architecture": bench.sizes.name,
+            "device": timing.device_name(bench.device),
+            "dtype": str(bench.dtype).removeprefix("torch."),
+            **{name: getattr(point, name) for name in _SAME},
+            "visual": bench.sizes.tokens,
+            "text": bench.text,
+            "lengths": " ".join(map(str, lengths_of(bench.sizes, point))),
+            "macs": macs_of(bench.sizes, point),
+            "driver": timing.driver(bench.device),
+            "torch": version("torch"),
+            "transformers": version("transformers"),
+            "threads": torch.get_num_threads(),
+            "load": load,
+            "date": date,
+            "commit": commit,
+            "note": "",
+        }
+        for point in group
+    ]
+    first = group[0]
+    if first.launch == "compile":
+        torch._dynamo.reset()
     try:
         with ExitStack() as stack, torch.no_grad():
-            if point.backend != "sdpa":
-                stack.enter_context(bench.backend(point.backend))
-            found = measure(bench, point, repeats, warm_up)
+            if first.backend != "sdpa":
+                stack.enter_context(bench.backend(first.backend))
+            works = [work_of(bench, point) for point in group]
+            less = min(warm_up, 1) if first.part == "answer" else warm_up
+            found = timing.timed_laps(works, bench.device, repeats, less)
+            held = [cache_of(bench, point) for point in group]
     except Exception as error:
         # Too little memory, or a capture or compiler that refuses: worth knowing, no reason to lose the other rows.
-        if point.launch == "eager" and not isinstance(error, torch.OutOfMemoryError):
+        if first.launch == "eager" and not isinstance(error, torch.OutOfMemoryError):
             raise
         reason = " ".join(f"failed: {type(error).__name__}: {error}".split())[:200]
-        return [told | {"new_tokens": count, "repeats": 0, "note": reason} for count in point.marks]
+        return [
+            row | {"new_tokens": count, "repeats": 0, "note": reason}
+            for row, point in zip(told, group, strict=True)
+            for count in point.marks
+        ]
     return [
-        told
+        row
         | {
             "new_tokens": count,
             "repeats": lap.repeats,
@@ -257,9 +280,10 @@ def rows_of(bench: Bench, point: Point, repeats: int, warm_up: int = timing.WARM
             "first_ms": 1e3 * lap.first,
             "third_ms": 1e3 * lap.third,
             "peak_mib": lap.peak / 2**20,
-            "kv_mib": held / 2**20,
+            "kv_mib": cache / 2**20,
         }
-        for count, lap, held in found
+        for row, point, timings, cache in zip(told, group, found, held, strict=True)
+        for count, lap in zip(point.marks, timings, strict=True)
     ]
 
 
@@ -316,18 +340,19 @@ def record(
     missing = [point for point in points if tuple(getattr(point, name) for name in _SAME) not in done]
     if not missing:
         return 0
-    bench = Bench.of(sizes, device, dtype)
-    for place, point in enumerate(bar := tqdm(missing, desc=sizes.name, unit="point")):
+    bench, left = Bench.of(sizes, device, dtype), len(missing)
+    for group in (bar := tqdm(groups(missing), desc=sizes.name, unit="group")):
         if time.monotonic() > until:
             bar.close()
-            return len(missing) - place
-        bar.set_postfix_str(f"{point.part}, {point.method}, batch {point.batch}")
-        rows = pd.DataFrame(rows_of(bench, point, repeats, warm_up)).reindex(columns=list(COLUMNS))
+            return left
+        bar.set_postfix_str(f"{group[0].part}, batch {group[0].batch}")
+        rows = pd.DataFrame(rows_of(bench, group, repeats, warm_up)).reindex(columns=list(COLUMNS))
         frame = rows if frame.empty else pd.concat([frame, rows], ignore_index=True)
         write_csv(frame, path)
+        left -= len(group)
         if device.type == "cuda":
             torch.cuda.empty_cache()
-    return 0
+    return left
 
 
 def record_ceilings(folder: Path, device: torch.device) -> None:
@@ -350,7 +375,7 @@ def number_format(device: torch.device) -> torch.dtype:
 
 
 def part_of(points: Iterable[Point], part: str) -> list[Point]:
-    """Every M-th point from the N-th, of a `part` "N/M"."""
+    """Every M-th group from the N-th, of a `part` "N/M"."""
     words = part.split("/")
     if (
         len(words) != 2
@@ -359,7 +384,37 @@ def part_of(points: Iterable[Point], part: str) -> list[Point]:
     ):
         raise ValueError(f"part must be N/M with 1 <= N <= M, got {part!r}")
     first, count = map(int, words)
-    return list(points)[first - 1 :: count]
+    return [point for group in groups(points)[first - 1 :: count] for point in group]
+
+
+def record_all(
+    folder: Path,
+    device: str = "auto",
+    size: str | None = None,
+    minutes: float = 5.0,
+    part: str = "1/1",
+    repeats: int = timing.REPEATS,
+    again: bool = False,
+) -> int:
+    """Record every architecture of a size; parameters as the command line's. How many points are left undone.
+
+    Raises
+    ------
+    ValueError
+        On a part, size or number of repeats that makes no sense, before anything is built.
+    """
+    logging.set_verbosity_error()
+    name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    where = torch.device(name)
+    size = size or ("full" if where.type == "cuda" else "small")
+    if size not in SIZES:
+        raise ValueError(f"size must be one of {', '.join(SIZES)}, got {size!r}")
+    if repeats < 1:
+        raise ValueError(f"repeats must be at least 1, got {repeats}")
+    wanted = [(sizes, part_of(plan(sizes, size, where.type == "cuda"), part)) for sizes in SIZES[size]]
+    until = time.monotonic() + 60 * minutes
+    record_ceilings(folder, where)
+    return sum(record(sizes, points, folder, where, repeats, until, again) for sizes, points in wanted)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -372,31 +427,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder of the CSV files")
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:0")
     parser.add_argument("--size", choices=[*SIZES], help="default: full on an accelerator, small on a host")
-    parser.add_argument("--minutes", type=float, default=9.0, help="start no point after so long (default 9)")
-    parser.add_argument("--part", default="1/1", help="N/M: every M-th point from the N-th (default all)")
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=5.0,
+        help="start no group of points after so long (default 5; a group of long answers can take as long again)",
+    )
+    parser.add_argument("--part", default="1/1", help="N/M: every M-th group from the N-th (default all)")
     parser.add_argument("--repeats", type=int, default=timing.REPEATS, help="timed runs a point (default 20)")
     parser.add_argument("--threads", type=int, default=0, help="threads of a host (default: as torch finds)")
     parser.add_argument("--again", action="store_true", help="measure points anew that failed before")
     asked = parser.parse_args(arguments)
-    logging.set_verbosity_error()
     if asked.threads:
         torch.set_num_threads(asked.threads)
-    name = ("cuda" if torch.cuda.is_available() else "cpu") if asked.device == "auto" else asked.device
-    device = torch.device(name)
-    size = asked.size or ("full" if device.type == "cuda" else "small")
     try:
-        wanted = [(sizes, plan(sizes, size, device.type == "cuda")) for sizes in SIZES[size]]
-        wanted = [(sizes, part_of(points, asked.part)) for sizes, points in wanted]
-        if asked.repeats < 1:
-            raise ValueError(f"repeats must be at least 1, got {asked.repeats}")
+        left = record_all(
+            asked.out, asked.device, asked.size, asked.minutes, asked.part, asked.repeats, asked.again
+        )
     except ValueError as error:
         parser.error(str(error))
-    until = time.monotonic() + 60 * asked.minutes
-    record_ceilings(asked.out, device)
-    left = sum(
-        record(sizes, points, asked.out, device, asked.repeats, until, asked.again)
-        for sizes, points in wanted
-    )
     print("all points are recorded" if not left else f"{left} points are left: run the same command again")
     return 3 if left else 0
 

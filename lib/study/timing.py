@@ -2,7 +2,8 @@
 
 An accelerator works through a queue, so a host clock alone times the launching. Events on the device's own clock are
 used where there are any; elsewhere the device is waited for before each reading. Every figure is the median of
-repeats after a warm-up, with an interval.
+repeats after a warm-up, with an interval, and what will be compared is timed in turn: minutes apart, a shared machine is
+another machine.
 """
 
 from __future__ import annotations
@@ -88,28 +89,28 @@ def laps(work: Callable[[Callable[[], None]], object], device: torch.device) -> 
 
 def clock(work: Callable[[], object], device: torch.device) -> float:
     """Run once and return the seconds that it took."""
-
-    def once(lap: Callable[[], None]) -> None:
-        work()
-        lap()
-
-    return laps(once, device)[0]
+    return laps(whole(work), device)[0]
 
 
 def timed_laps(
-    work: Callable[[Callable[[], None]], object],
+    works: Sequence[Callable[[Callable[[], None]], object]],
     device: str | torch.device = "cpu",
     repeats: int = REPEATS,
     warm_up: int = WARM_UP,
-) -> list[Timing]:
-    """Time a piece of work and what lies before each lap that it calls; peaks are of the whole.
+) -> list[list[Timing]]:
+    """Time pieces of work that will be compared, in turn, so that a machine's moods meet all of them alike.
 
     Parameters
     ----------
-    work
-        Called with a function to call at each lap; what it returns is dropped at once.
+    works
+        Each called with a function to call at each lap; what it returns is dropped at once.
     repeats, warm_up
-        Timed and untimed calls.
+        Timed and untimed calls of each.
+
+    Returns
+    -------
+    list
+        A timing a lap for each piece, from its start; peaks are of the whole piece.
 
     Raises
     ------
@@ -119,17 +120,35 @@ def timed_laps(
     if repeats < 1 or warm_up < 0:
         raise ValueError(f"repeats must be at least 1 and warm_up at least 0, got {repeats} and {warm_up}")
     device = torch.device(device)
-    for _ in range(warm_up):
-        work(lambda: None)
-    peak = math.nan
-    if device.type == "cuda":
-        synchronise(device)
-        before = torch.cuda.memory_allocated(device)
-        torch.cuda.reset_peak_memory_stats(device)
-    runs = [laps(work, device) for _ in range(repeats)]
-    if device.type == "cuda":
-        peak = float(torch.cuda.max_memory_allocated(device) - before)
-    return [summary(seconds, peak) for seconds in zip(*runs, strict=True)]
+    for work in works:
+        for _ in range(warm_up):
+            work(lambda: None)
+    runs: list[list[list[float]]] = [[] for _ in works]
+    peaks = [math.nan] * len(works)
+    for _ in range(repeats):
+        for place, work in enumerate(works):
+            if device.type == "cuda":
+                synchronise(device)
+                before = torch.cuda.memory_allocated(device)
+                torch.cuda.reset_peak_memory_stats(device)
+            runs[place].append(laps(work, device))
+            if device.type == "cuda":
+                grown = float(torch.cuda.max_memory_allocated(device) - before)
+                peaks[place] = grown if math.isnan(peaks[place]) else max(peaks[place], grown)
+    return [
+        [summary(seconds, peak) for seconds in zip(*found, strict=True)]
+        for found, peak in zip(runs, peaks, strict=True)
+    ]
+
+
+def whole(work: Callable[[], object]) -> Callable[[Callable[[], None]], None]:
+    """Work without laps as work with one, its end."""
+
+    def once(lap: Callable[[], None]) -> None:
+        work()
+        lap()
+
+    return once
 
 
 def timed(
@@ -138,13 +157,8 @@ def timed(
     repeats: int = REPEATS,
     warm_up: int = WARM_UP,
 ) -> Timing:
-    """`timed_laps` of work that has one lap, its end."""
-
-    def once(lap: Callable[[], None]) -> None:
-        work()
-        lap()
-
-    return timed_laps(once, device, repeats, warm_up)[0]
+    """`timed_laps` of one piece of work without laps."""
+    return timed_laps([whole(work)], device, repeats, warm_up)[0][0]
 
 
 def summary(seconds: Sequence[float], peak: float = math.nan) -> Timing:
