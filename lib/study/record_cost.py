@@ -310,7 +310,7 @@ def read_csv(path: Path) -> pd.DataFrame:
     """Read a file of rows, or none; refuse other columns by the file's name."""
     if not path.is_file():
         return pd.DataFrame(columns=list(COLUMNS))
-    frame = pd.read_csv(path, keep_default_na=False, na_values=[""])
+    frame = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype={"note": object})
     if set(frame.columns) != set(COLUMNS):
         odd = sorted(set(frame.columns) ^ set(COLUMNS))
         raise ValueError(f"{path.name}: not a cost record of this version, columns differ: {odd}")

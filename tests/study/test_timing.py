@@ -39,9 +39,16 @@ def test_laps_come_in_order():
             torch.ones(10).sum()
             lap()
 
-    found = timing.timed_laps(work, repeats=4, warm_up=1)
+    (found,) = timing.timed_laps([work], repeats=4, warm_up=1)
     assert [lap.repeats for lap in found] == [4, 4, 4]
     assert found[0].median <= found[1].median <= found[2].median
+
+
+def test_what_is_compared_is_timed_in_turn():
+    seen = []
+    works = [timing.whole(lambda name=name: seen.append(name)) for name in "ab"]
+    timing.timed_laps(works, repeats=3, warm_up=0)
+    assert "".join(seen) == "ababab"
 
 
 @pytest.mark.parametrize(("repeats", "warm_up"), [(0, 1), (1, -1)])
