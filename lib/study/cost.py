@@ -7,9 +7,13 @@ The paper calls the result FLOPs; it counts multiply-adds, and so does this modu
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
+import pandas as pd
+
+from lib.models.architectures import LLAVA, Architecture
 from lib.pruning.methods import Method
 
-LLAVA_HIDDEN, LLAVA_INTERMEDIATE, LLAVA_LAYERS = 4096, 11008, 32  # Vicuna-7B, the decoder of LLaVA-1.5-7B
+TEXT = 60  # text tokens of a prompt: the conversation's fixed words and a question
+WORDS = 30  # of them the question's, which CLIP's text tower reads; DeSAP's appendix B.2 counts with as many
 
 
 def prefill_macs(hidden: int, intermediate: int, tokens: Sequence[int], kv_ratio: float = 1.0) -> float:
@@ -91,8 +95,162 @@ def kv_bytes(tokens: Sequence[int], kv_heads: int, head_width: int, bytes_per_nu
 
 def llava_macs(visual: int, kept: int, prune_layer: int = 0, text: int = 0) -> float:
     """Count LLaVA-1.5-7B's prefill; visual tokens alone unless `text` is given."""
-    tokens = layer_tokens(LLAVA_LAYERS, visual, kept, prune_layer, text)
-    return prefill_macs(LLAVA_HIDDEN, LLAVA_INTERMEDIATE, tokens)
+    return decoder_macs(LLAVA, layer_tokens(LLAVA.layers, visual, kept, prune_layer, text))
+
+
+def decoder_macs(sizes: Architecture, tokens: Sequence[int]) -> float:
+    """Count an architecture's prefill; `tokens` lists the sequence length of each layer."""
+    return prefill_macs(sizes.width, sizes.intermediate, tokens, sizes.kv_ratio)
+
+
+def decode_macs(sizes: Architecture, cached: Sequence[int]) -> float:
+    """Count one generation step with `cached` tokens in each layer's cache, the language head left out as in the prefill.
+
+    The new token passes every weight once and attends to what is cached and to itself.
+    """
+    weights = sizes.layers * (
+        (2 + 2 * sizes.kv_ratio) * sizes.width**2 + 3 * sizes.width * sizes.intermediate
+    )
+    return float(weights + sum(2 * (count + 1) * sizes.width for count in cached))
+
+
+def head_macs(sizes: Architecture, rows: int = 1) -> float:
+    """Count the language head for `rows` positions; a prefill needs the last one only."""
+    return float(rows * sizes.width * sizes.vocab)
+
+
+def transformer_macs(tokens: int, width: int, layers: int) -> float:
+    """Count a CLIP tower's layers: four projections, attention over all tokens, a feed-forward four times as wide."""
+    return float(layers * (12 * tokens * width**2 + 2 * tokens**2 * width))
+
+
+def tower_macs(sizes: Architecture, patches: int | None = None) -> float:
+    """Count the vision tower on all tiles, each with its [CLS] token; `patches` a tile where the image was made smaller.
+
+    LLaVA reads the layer before the last, yet its code runs all layers; so does this count.
+    """
+    patches = sizes.grid**2 if patches is None else patches
+    embedding = patches * 3 * sizes.patch**2 * sizes.vision_width
+    layers = transformer_macs(patches + 1, sizes.vision_width, sizes.vision_layers)
+    return sizes.tiles * (embedding + layers)
+
+
+def projector_macs(sizes: Architecture) -> float:
+    """Count the projector, which every visual token passes: rows are dropped behind it."""
+    return float(sizes.tokens * sizes.width * (sizes.vision_width + sizes.width))
+
+
+def text_macs(sizes: Architecture, words: int = WORDS) -> float:
+    """Count CLIP's text tower on `words` tokens, with the projection of each and [EOS]'s last attention row."""
+    layers = transformer_macs(words, sizes.text_width, sizes.text_layers)
+    return layers + words * sizes.text_width * sizes.joint + words * sizes.text_width
+
+
+def patch_macs(sizes: Architecture, kind: str) -> float:
+    """Count the projection of every patch into the joint space, as `lib.models.clip.patches` makes it.
+
+    The weighted kinds compute both sides of the product and the values anew; "hidden" runs the last layer again.
+    """
+    rows, width = sizes.grid**2 + 1, sizes.vision_width
+    again = {"penultimate": 0.0, "hidden": transformer_macs(rows, width, 1)}
+    states = again.get(kind, 4 * rows * width**2 + 2 * rows**2 * width)
+    return sizes.tiles * (states + rows * width * sizes.joint)
+
+
+def cue_macs(sizes: Architecture, method: Method, text: int = TEXT, words: int = WORDS) -> dict[str, float]:
+    """Count what a method's cues need beyond the model's own pass, by where they come from.
+
+    Returns
+    -------
+    dict
+        "text tower", "vision cues" and "decoder cues"; a cue that is read off numbers at hand costs nothing.
+    """
+    needs = method.needs()
+    found = {"text tower": 0.0, "vision cues": 0.0, "decoder cues": 0.0}
+    if needs.text:
+        found["text tower"] += text_macs(sizes, words)
+    if needs.saliency_layer is not None:
+        found["vision cues"] += sizes.tiles * (sizes.grid**2 + 1) * sizes.vision_width
+    if needs.patches is not None:
+        found["vision cues"] += patch_macs(sizes, needs.patches)
+    if needs.projected:
+        found["vision cues"] += projector_macs(sizes)
+    before = [sizes.tokens, *method.left(sizes.tokens)]
+    for count in before[: len(method.schedule(sizes.layers))]:
+        rows = needs.attention + (text if needs.prompt else 0)
+        found["decoder cues"] += rows * (count + text) * sizes.width
+        if needs.keys is not None:
+            found["decoder cues"] += count * sizes.width * sizes.width * sizes.kv_ratio
+    return found
+
+
+def prompt_tokens(sizes: Architecture, method: Method, text: int = TEXT) -> list[int]:
+    """List the sequence length of each decoder layer under a method, text included."""
+    return [count + text for count in visual_tokens(method, sizes.tokens, sizes.layers)]
+
+
+def method_macs(
+    sizes: Architecture, method: Method, selection: float, text: int = TEXT, words: int = WORDS
+) -> dict[str, float]:
+    """Count everything up to the first token, part by part.
+
+    Parameters
+    ----------
+    selection
+        Multiply-adds of the choice itself, which only running it can tell: `lib.study.witness.selection_work`.
+    """
+    rows, columns = method.lattice((sizes.grid, sizes.grid))
+    return {
+        "vision tower": tower_macs(sizes, rows * columns),
+        "projector": projector_macs(sizes),
+        **cue_macs(sizes, method, text, words),
+        "selection": float(selection),
+        "decoder": decoder_macs(sizes, prompt_tokens(sizes, method, text)),
+        "language head": head_macs(sizes),
+    }
+
+
+def weight_bytes(sizes: Architecture, bytes_per_number: int = 2) -> int:
+    """Bytes of the decoder's layers, which every forward reads once."""
+    layer = (2 + 2 * sizes.kv_ratio) * sizes.width**2 + 3 * sizes.width * sizes.intermediate
+    return int(sizes.layers * layer * bytes_per_number)
+
+
+def cache_bytes(sizes: Architecture, tokens: Sequence[int], bytes_per_number: int = 2) -> int:
+    """`kv_bytes` of an architecture."""
+    return kv_bytes(tokens, sizes.kv_heads, sizes.head_width, bytes_per_number)
+
+
+def countings(sizes: Architecture, budgets: Sequence[int], layer: int = 0, text: int = TEXT) -> pd.DataFrame:
+    """Count the same pruning in the field's ways, one row a budget.
+
+    Parameters
+    ----------
+    budgets
+        Visual tokens kept; the first is the unpruned count.
+    layer
+        Decoder layers that still see everything.
+
+    Returns
+    -------
+    DataFrame
+        counting ("visual tokens only", "all tokens", "all tokens, tower and projector"), kept, tera (10^12
+        multiply-adds), tera_flops (two a multiply-add), times (unpruned over pruned), saving (share).
+    """
+    outside = tower_macs(sizes) + projector_macs(sizes)
+    ways = (
+        ("visual tokens only", 0, 0.0),
+        ("all tokens", text, 0.0),
+        ("all tokens, tower and projector", text, outside),
+    )
+    rows = []
+    for name, extra, more in ways:
+        full = decoder_macs(sizes, layer_tokens(sizes.layers, sizes.tokens, sizes.tokens, text=extra)) + more
+        for kept in budgets:
+            cut = layer if kept < sizes.tokens else 0
+            macs = decoder_macs(sizes, layer_tokens(sizes.layers, sizes.tokens, kept, cut, extra)) + more
+            rows.append((name, kept, macs / 1e12, 2 * macs / 1e12, full / macs, 1 - macs / full))
+    return pd.DataFrame(rows, columns=["counting", "kept", "tera", "tera_flops", "times", "saving"])
 
 
 def alignment_operations(patches: int = 576, words: int = 30, width: int = 768) -> float:

@@ -1,9 +1,16 @@
 """Costs against the numbers the paper prints."""
 
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import DynamicCache
 
-from lib.pruning.methods import make
+from lib.models.architectures import LLAVA, MISTRAL, NEXT, SIZES
+from lib.models.prune import prune
+from lib.models.random_weights import IMAGE, clip_pair, llava
+from lib.pruning.methods import NAMES, make
 from lib.study import cost
+from lib.study.witness import selection_work
 
 
 @pytest.mark.parametrize(("kept", "tera"), [(576, 3.817), (192, 1.253), (128, 0.833), (64, 0.4155)])
@@ -66,3 +73,108 @@ def test_visual_tokens_in_each_layer_follow_the_cuts():
         cost.visual_tokens(make("pyramiddrop", keep=72), 576, 8)
         == [576] * 2 + [288] * 2 + [144] * 2 + [72] * 2
     )
+
+
+def counted(work):
+    """Multiply-adds that torch's own counter finds; it counts two operations each."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        work()
+    return counter.get_total_flops() / 2
+
+
+def empty(*shape):
+    return torch.empty(*shape, device="meta", dtype=torch.bfloat16)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return llava(LLAVA, "meta", torch.bfloat16)
+
+
+@pytest.fixture(scope="module")
+def small():
+    sizes = SIZES["tiny"][0]
+    # eager attention, as torch's counter does not know the fused kernel of the host
+    return sizes, llava(sizes, attention="eager"), clip_pair(sizes, ["word"], attention="eager")
+
+
+class TestAgainstTheCounter:
+    """Formulas against what torch counts in the real classes at published size, which on "meta" need no memory."""
+
+    def decoder(self, model, sizes, tokens, cached=0):
+        decoder = model.model.language_model
+        cache = DynamicCache(config=decoder.config)
+        for layer in range(sizes.layers if cached else 0):
+            part = empty(1, sizes.kv_heads, cached, sizes.head_width)
+            cache.update(part, part, layer)
+        inputs = {"inputs_embeds": empty(1, tokens, sizes.width), "past_key_values": cache}
+        place = torch.zeros(1, tokens, dtype=torch.long, device="meta")
+        return counted(lambda: decoder(**inputs, position_ids=place, use_cache=True))
+
+    @pytest.mark.parametrize(("tokens", "tera"), [(636, 8.450), (252, 3.297), (124, 1.614), (60, 0.779)])
+    def test_prefill(self, model, tokens, tera):
+        found = self.decoder(model, LLAVA, tokens)
+        assert found == cost.decoder_macs(LLAVA, [tokens] * 32)
+        assert 2 * found / 1e12 == pytest.approx(tera, rel=5e-4)
+
+    def test_step(self, model):
+        assert self.decoder(model, LLAVA, 1, 636) == cost.decode_macs(LLAVA, [636] * 32)
+
+    def test_tower_and_projector(self, model):
+        tower, projector = model.model.vision_tower, model.model.multi_modal_projector
+        assert counted(lambda: tower(empty(1, 3, 336, 336))) == cost.tower_macs(LLAVA)
+        assert counted(lambda: projector(empty(1, 576, 1024))) == cost.projector_macs(LLAVA)
+
+    def test_tiles_are_towers(self, model):
+        assert cost.tower_macs(NEXT) == 5 * cost.tower_macs(LLAVA)
+        assert counted(lambda: model.model.vision_tower(empty(5, 3, 336, 336))) == cost.tower_macs(NEXT)
+
+    def test_head(self, model):
+        assert counted(lambda: model.lm_head(empty(1, 1, 4096))) == cost.head_macs(LLAVA)
+
+    def test_grouped_keys(self):
+        model = llava(MISTRAL, "meta", torch.bfloat16)
+        assert self.decoder(model, MISTRAL, 100) == cost.decoder_macs(MISTRAL, [100] * 32)
+        assert self.decoder(model, MISTRAL, 1, 50) == cost.decode_macs(MISTRAL, [50] * 32)
+
+    def test_text_tower(self):
+        pair = clip_pair(LLAVA, ["a"], "meta", torch.bfloat16)
+        ids = torch.zeros(1, 30, dtype=torch.long, device="meta")
+        states = empty(1, 30, 768)
+        # the tower itself is given no mask here: on meta one cannot be read
+        tower = counted(lambda: pair.text_model(input_ids=ids))
+        assert tower + counted(lambda: pair.text_projection(states)) == cost.text_macs(LLAVA, 30) - 30 * 768
+
+
+class TestWholeForward:
+    """Part by part, every method adds up to what one pruned forward is counted to do."""
+
+    @pytest.mark.parametrize("name", [name for name in NAMES if name not in ("none", "blind", "oracle")])
+    def test_parts_add_up(self, small, name):
+        sizes, model, pair = small
+        method = make(name, keep=16)
+        row = [10] * 30 + [IMAGE] * sizes.tokens + [10] * 30
+        inputs = {"input_ids": torch.tensor([row]), "pixel_values": torch.randn(1, 3, 168, 168)}
+
+        def run():
+            with prune(model, method, text=["word " * 28], clip=pair) as trace:
+                model(**inputs, logits_to_keep=1)
+            assert trace.lengths == cost.prompt_tokens(sizes, method)
+
+        parts = cost.method_macs(sizes, method, selection_work(method, sizes).macs)
+        assert counted(run) == sum(parts.values())
+
+
+def test_both_countings_of_the_field():
+    table = cost.countings(LLAVA, (576, 64)).set_index(["counting", "kept"])
+    assert table.loc[("visual tokens only", 64), "times"] == pytest.approx(9.19, abs=5e-3)
+    assert table.loc[("all tokens", 64), "saving"] == pytest.approx(0.809, abs=5e-4)
+    assert table.loc[("all tokens, tower and projector", 64), "tera_flops"] == pytest.approx(2.020, abs=5e-4)
+    inside = cost.countings(LLAVA, (576, 57), layer=2, text=30).set_index(["counting", "kept"])
+    assert inside.loc[("all tokens", 57), "saving"] == pytest.approx(cost.formula("saving_with_30_text"))
+
+
+def test_cache_and_weights_in_bytes():
+    assert cost.cache_bytes(LLAVA, [1] * 32) == 2**19
+    assert cost.cache_bytes(MISTRAL, [1] * 32) == 2**17
+    assert cost.weight_bytes(LLAVA) == pytest.approx(2 * 6.476e9, rel=1e-3)

@@ -1,0 +1,315 @@
+"""Figures of the cost notebooks: what is computed where, what is counted, and when fewer operations become less time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lib.study.looks import BLUE, BROWN, FONT, GREEN, GREY, ORANGE, PINK, PURPLE, SKY, YELLOW, look
+from lib.study.record_cost import BORN, WHOLE
+from lib.study.savings import label, met_at
+
+# Parts in the order in which they run; hatches tell neighbours apart without colour.
+PARTS = {
+    "tower and projector": (GREY, ""),
+    "cues and choice": (ORANGE, ""),
+    "vision tower": (GREY, ""),
+    "projector": (BROWN, "///"),
+    "text tower": (YELLOW, ""),
+    "vision cues": (GREEN, "\\\\\\"),
+    "decoder cues": (SKY, "xx"),
+    "selection": (ORANGE, ""),
+    "decoder": (BLUE, ""),
+    "prefill": (BLUE, ""),
+    "language head": (PINK, ""),
+}
+COUNTINGS = ((BLUE, ""), (ORANGE, "///"), (GREEN, ".."))
+LINES = (
+    (BLUE, "o", "-"),
+    (ORANGE, "s", "--"),
+    (GREEN, "^", "-."),
+    (PURPLE, "D", ":"),
+    (GREY, "v", "-"),
+    (SKY, "P", "--"),
+)
+
+
+def _stack(ax: Axes, wide: pd.DataFrame) -> list[str]:
+    """Draw rows as stacked horizontal bars, first row on top; the parts that are drawn."""
+    left = np.zeros(len(wide))
+    drawn = [part for part in PARTS if part in wide and wide[part].fillna(0).sum() > 0.001 * wide.sum().sum()]
+    for part in drawn:
+        colour, hatch = PARTS[part]
+        values = wide[part].fillna(0).to_numpy()
+        ax.barh(
+            wide.index,
+            values,
+            left=left,
+            color=colour,
+            hatch=hatch,
+            edgecolor="white",
+            linewidth=0.4,
+            label=part,
+            height=0.72,
+        )
+        left += values
+    ax.invert_yaxis()
+    sns.despine(ax=ax)
+    return drawn
+
+
+def part_bars(table: pd.DataFrame) -> Figure:
+    """Draw `lib.study.savings.by_part`: operations up to the first token, small parts taken together."""
+    groups = {
+        "tower and projector": ["vision tower", "projector"],
+        "cues and choice": ["text tower", "vision cues", "decoder cues", "selection"],
+        "decoder": ["decoder", "language head"],
+    }
+    wide = pd.DataFrame({name: table[columns].sum(axis=1) for name, columns in groups.items()})
+    figure, ax = plt.subplots(figsize=(7.6, 1.3 + 0.36 * len(table)), layout="constrained")
+    _stack(ax, wide)
+    for place, (total, times) in enumerate(
+        zip(table["all parts"], table["times less, all parts"], strict=True)
+    ):
+        more = f"  ({times:.1f}× less)" if times > 1.001 else ""
+        ax.text(total + 0.08, place, f"{total:.2f}{more}", va="center")
+    full, short = table.iloc[0], table.loc[label("desap")]
+    ax.set(
+        xlabel="TFLOP to the first token, one image (lower is better)",
+        xlim=(0, 1.22 * table["all parts"].max()),
+        title=f"DeSAP's decoder: {full['decoder']:.2f} to {short['decoder']:.2f} TFLOP; "
+        f"tower and projector stay {full['vision tower'] + full['projector']:.2f}",
+    )
+    ax.legend(loc="lower right", frameon=False)
+    return figure
+
+
+def counting_bars(table: pd.DataFrame, printed: float) -> Figure:
+    """Draw `lib.study.cost.countings`: how many times less, by budget and counting, beside the `printed` factor."""
+    figure, ax = plt.subplots(figsize=(7.6, 3.8), layout="constrained")
+    shown = table[table["kept"] < table["kept"].max()]
+    budgets = sorted(set(shown["kept"]), reverse=True)
+    ways = list(dict.fromkeys(shown["counting"]))
+    for number, (way, (colour, hatch)) in enumerate(zip(ways, COUNTINGS, strict=True)):
+        mine = shown[shown["counting"] == way].set_index("kept").loc[budgets, "times"]
+        places = np.arange(len(budgets)) + 0.27 * (number - 1)
+        ax.bar(places, mine, 0.25, color=colour, hatch=hatch, edgecolor="white", label=way)
+        for place, times in zip(places, mine, strict=True):
+            ax.text(place, times + 0.12, f"{times:.1f}×", ha="center", va="bottom")
+    ax.axhline(printed, color="0.15", linestyle="--", linewidth=1.3)
+    ax.text(-0.45, printed + 0.12, f"printed: {printed:.0f}×", va="bottom")
+    ax.set_xticks(range(len(budgets)), [f"{kept} kept" for kept in budgets])
+    most = shown.loc[shown["times"].idxmax()]
+    least = shown[shown["kept"] == most["kept"]]["times"].min()
+    ax.set(
+        ylabel="times fewer operations in the prefill",
+        ylim=(0, 1.18 * printed),
+        title=f"The same {most['kept']} tokens: {most['times']:.1f}, or {least:.1f} times fewer, by what is counted",
+    )
+    ax.legend(loc="upper left", bbox_to_anchor=(0, 0.86), frameon=False)
+    sns.despine(ax=ax)
+    return figure
+
+
+def text_lines(curve: pd.DataFrame, printed: Mapping[str, float]) -> Figure:
+    """Draw the saving against the text tokens counted, with the `printed` saving of each architecture as a level."""
+    figure, ax = plt.subplots(figsize=(7.6, 3.8), layout="constrained")
+    told = []
+    for name, (colour, _, dash) in zip(printed, LINES, strict=False):
+        mine, level, short = curve[curve["sizes"] == name], 100 * printed[name], name.split(" (")[0]
+        ax.plot(mine["text"], 100 * mine["saving"], color=colour, linestyle=dash, linewidth=2, label=short)
+        ax.axhline(level, color=colour, linewidth=1.2, linestyle=(0, (1, 2)))
+        ax.text(
+            curve["text"].max(),
+            level - 0.3,
+            f"printed for {short}: {level:.0f} %",
+            color=colour,
+            ha="right",
+            va="top",
+        )
+        met = met_at(curve, printed)[name]
+        told.append(
+            f"{level:.0f} % " + ("at no number of text tokens" if met is None else f"up to {met} text tokens")
+        )
+    ax.set(
+        xlabel="text tokens counted beside the visual ones",
+        ylabel="prefill saved, %",
+        title=f"Printed savings are reached: {', '.join(told)}",
+        xlim=(0, curve["text"].max()),
+    )
+    ax.legend(loc="lower left", frameon=False)
+    sns.despine(ax=ax)
+    return figure
+
+
+def layer_lines(frame: pd.DataFrame, keep: int, names: Sequence[str]) -> Figure:
+    """Draw visual tokens in each decoder layer, a step line a method; the mean stands beside the name."""
+    figure, ax = plt.subplots(figsize=(7.6, 3.9), layout="constrained")
+    total = frame["tokens"].max()
+    means = {}
+    for name in names:
+        mine, style = frame[frame["method"] == name], look(name)
+        means[name] = mine["tokens"].mean()
+        edges = np.append(mine["layer"], mine["layer"].max() + 1)
+        ax.step(
+            edges,
+            np.append(mine["tokens"], mine["tokens"].iloc[-1]),
+            where="post",
+            color=style.colour,
+            linestyle="-" if style.dashes == "" else (0, tuple(style.dashes)),
+            linewidth=4.6 - 0.8 * names.index(name),  # lines that lie on each other stay visible
+            label=f"{style.label}: mean {means[name]:.0f}",
+        )
+    most = max((name for name in names if name != WHOLE), key=means.get)
+    ax.set_yscale("log", base=2)
+    ticks = [keep, 2 * keep, 4 * keep, total]
+    ax.set_yticks(ticks, [str(tick) for tick in ticks])
+    ax.minorticks_off()
+    ax.set(
+        xlabel="decoder layer",
+        ylabel="visual tokens (log scale)",
+        xlim=(0, frame["layer"].max() + 1),
+        title=f"Pruning ends with {keep} tokens; {look(most).label}'s layers hold {means[most] / keep:.1f} times that on average",
+    )
+    ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    sns.despine(ax=ax)
+    return figure
+
+
+def time_bars(frame: pd.DataFrame, batch: int) -> Figure:
+    """Draw `lib.study.savings.part_times`: milliseconds to the first token by part, an interval on each whole."""
+    wide = frame.pivot(index="label", columns="part", values="median")
+    order = list(dict.fromkeys(frame["label"]))
+    wide = wide.loc[order]
+    whole = frame.groupby("label", sort=False)[["median", "low", "high"]].sum().loc[order]
+    figure, ax = plt.subplots(figsize=(7.6, 1.4 + 0.36 * len(order)), layout="constrained")
+    _stack(ax, wide)
+    errors = np.abs(whole[["low", "high"]].to_numpy().T - whole["median"].to_numpy())
+    ax.errorbar(
+        whole["median"], range(len(order)), xerr=errors, fmt="none", ecolor="0.1", capsize=3, linewidth=1.2
+    )
+    full = whole.loc[label(WHOLE)]
+    for place, row in enumerate(whole.itertuples()):
+        ax.text(
+            row.high + 0.015 * whole["high"].max(),
+            place,
+            f"{full['median'] / row.median:.1f}× as fast",
+            va="center",
+        )
+    methods = whole.drop(index=[label(WHOLE), label(BORN)], errors="ignore")
+    faster = int((methods["high"] < full["low"]).sum())
+    ax.set(
+        xlabel=f"milliseconds to the first token, batch {batch} (lower is better)",
+        ylabel="",
+        xlim=(0, 1.28 * whole["high"].max()),
+        title=f"Batch {batch}: {faster} of {len(methods)} methods are surely faster than no pruning",
+    )
+    handles, names = ax.get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False)
+    return figure
+
+
+def gain_lines(frame: pd.DataFrame) -> Figure:
+    """Draw `lib.study.savings.prefill_gain`: times faster against times fewer operations, a line a batch."""
+    figure, ax = plt.subplots(figsize=(7.6, 4.2), layout="constrained")
+    batches = sorted(set(frame["batch"]))
+    for number, batch in enumerate(batches):
+        colour, marker, dash = LINES[number % len(LINES)]
+        mine = frame[frame["batch"] == batch].sort_values("fewer")
+        at = mine["fewer"] * 1.015 ** (number - (len(batches) - 1) / 2)
+        errors = np.abs(mine[["low", "high"]].to_numpy().T - mine["median"].to_numpy())
+        ax.errorbar(at, mine["median"], yerr=errors, fmt="none", ecolor=colour, capsize=2.5, linewidth=1.1)
+        ax.plot(
+            at,
+            mine["median"],
+            color=colour,
+            marker=marker,
+            linestyle=dash,
+            linewidth=1.6,
+            label=f"batch {batch}",
+        )
+    ends = np.array([1.0, 1.05 * frame["fewer"].max()])
+    ax.plot(ends, ends, color="0.3", linestyle=(0, (1, 2)), label="as many times faster as fewer")
+    ax.axhline(1, color="0.6", linewidth=1)
+    ticks = sorted(set(frame["fewer"].round(2)))
+    kept = frame.drop_duplicates("kept").sort_values("fewer")
+    ax.set_xscale("log")
+    ax.set_xticks(
+        ticks,
+        [f"{fewer:.1f}×\n{count} kept" for fewer, count in zip(kept["fewer"], kept["kept"], strict=True)],
+    )
+    ax.minorticks_off()
+    far = frame[frame["kept"] == frame["kept"].min()]
+    ax.set(
+        xlabel="times fewer operations in the prefill",
+        ylabel="times faster",
+        title=f"{far['fewer'].max():.1f} times fewer operations make the prefill "
+        f"{far['median'].min():.1f} to {far['median'].max():.1f} times faster",
+    )
+    ax.legend(loc="upper left", frameon=False)
+    sns.despine(ax=ax)
+    return figure
+
+
+def answer_lines(frame: pd.DataFrame, measured: pd.DataFrame) -> Figure:
+    """Draw `lib.study.savings.break_even` by answer length, a panel a batch; hollow: whole answers as measured."""
+    batches = sorted(set(frame["batch"]))
+    figure, axes = plt.subplots(
+        1, len(batches), figsize=(7.6, 3.9), sharex=True, sharey=True, squeeze=False, layout="constrained"
+    )
+    names = list(dict.fromkeys(frame["method"]))
+    looks = {
+        name: (("0.35", "_", "--") if name == BORN else (look(name).colour, look(name).marker, "-"))
+        for name in names
+    }
+    for ax, batch in zip(axes.flat, batches, strict=True):
+        for number, name in enumerate(names):
+            colour, marker, dash = looks[name]
+            mine = frame[(frame["batch"] == batch) & (frame["method"] == name)]
+            ax.plot(
+                mine["new_tokens"],
+                mine["median"],
+                color=colour,
+                linestyle=dash,
+                linewidth=1.7,
+                label=label(name),
+            )
+            ax.fill_between(
+                mine["new_tokens"], mine["low"], mine["high"], color=colour, alpha=0.10, linewidth=0
+            )
+            seen = measured[(measured["batch"] == batch) & (measured["method"] == name)]
+            at = seen["new_tokens"] * 1.12 ** (number - 1)
+            errors = np.abs(seen[["low", "high"]].to_numpy().T - seen["median"].to_numpy())
+            ax.errorbar(
+                at,
+                seen["median"],
+                yerr=errors,
+                fmt=marker,
+                color=colour,
+                mfc="white",
+                capsize=2.5,
+                markersize=6,
+                linewidth=1.1,
+            )
+        ax.axhline(1, color="0.3", linewidth=1)
+        ax.set_xscale("log", base=2)
+        ax.set_xticks([1, 8, 64, 512], ["1", "8", "64", "512"])
+        ax.minorticks_off()
+        ax.set(title=f"batch {batch}", xlabel="new tokens (log scale)")
+        sns.despine(ax=ax)
+    axes.flat[0].set_ylabel("times faster than unpruned")
+    handles, words = axes.flat[0].get_legend_handles_labels()
+    figure.legend(handles, words, loc="outside lower center", ncols=len(names), frameon=False)
+    mine = frame[(frame["batch"] == batches[-1]) & (frame["method"] == names[1])]
+    figure.suptitle(
+        f"{label(names[1])}, batch {batches[-1]}: {mine['median'].iloc[0]:.1f} times faster to the first token, "
+        f"{mine['median'].iloc[-1]:.1f} over {mine['new_tokens'].iloc[-1]}",
+        fontsize=FONT + 1,
+    )
+    return figure

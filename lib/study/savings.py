@@ -1,0 +1,542 @@
+"""What pruning saves, out of formulas and of recorded timings: tables and sentences for the cost notebooks.
+
+Nothing is measured in here. Ratios of timings carry the widest interval that the two medians' intervals allow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from lib.models.architectures import LLAVA, MISTRAL, NEXT, SIZES, Architecture
+from lib.paths import PUBLISHED
+from lib.pruning.methods import make
+from lib.study import cost
+from lib.study.claims import judge_all, read_claims
+from lib.study.cost import TEXT
+from lib.study.looks import look
+from lib.study.record_cost import BORN, COLUMNS, INSIDE, WHOLE, read_csv
+from lib.study.records import KINDS
+from lib.study.report import listing
+from lib.study.timing import Ceilings, roofline
+from lib.study.witness import selection_work
+
+BUDGETS = (576, 192, 128, 64)
+KEEP = 64
+COMPARED = ("none", "desap", "cls", "divprune", "cdpruner", "fastv", "adaptprune", "pyramiddrop", "sparsevlm")
+PRINTED_TIMES = 10.0  # DeSAP, claim D-11: "10x"
+# AdaptPrune, claim A-4, from a secondary summary: a tenth of the tokens kept
+PRINTED_SAVING: Mapping[str, float] = MappingProxyType({LLAVA.name: 0.81, NEXT.name: 0.87})
+PAYS = 1.1  # an answer is called worth it that comes at least a tenth faster
+_ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
+    {sizes.name: sizes for group in SIZES.values() for sizes in group}
+)
+LABELS = MappingProxyType({WHOLE: "unpruned", BORN: "born short (ideal)"})
+# Parts of the time to the first token, in the order in which they run.
+BEFORE_FIRST = (
+    "vision tower", "projector", "text tower", "vision cues", "decoder cues", "selection", "prefill",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The cost claims of the register with verdicts and clauses, as `lib.study.report.show_claims` reads them."""
+
+    claims: pd.DataFrame
+    clauses: pd.DataFrame
+
+
+def judged() -> Judged:
+    """Judge the register's cost claims; they need no record."""
+    register = read_claims()
+    rows = register[register["kind"] == "cost"].reset_index(drop=True)
+    return Judged(*judge_all(rows, *(pd.DataFrame(columns=list(KINDS[kind])) for kind in KINDS)))
+
+
+def label(method: str) -> str:
+    """A method's name in a table or figure."""
+    return LABELS.get(method) or look(method).label
+
+
+# Formulas
+
+
+def _made(name: str, keep: int):
+    return make(name) if name == WHOLE else make(name, keep=keep)
+
+
+def by_part(names: Sequence[str] = COMPARED, keep: int = KEEP, sizes: Architecture = LLAVA) -> pd.DataFrame:
+    """TFLOP (two a multiply-add) of each part up to the first token, one row a method, with their sum and `times` fewer."""
+    rows = {}
+    for name in names:
+        method = _made(name, keep)
+        macs = cost.method_macs(sizes, method, selection_work(method, sizes).macs)
+        rows[label(name)] = {part: 2 * count / 1e12 for part, count in macs.items()}
+    frame = pd.DataFrame(rows).T
+    frame["all parts"] = frame.sum(axis=1)
+    full = frame.loc[label(WHOLE)]
+    frame["times less, decoder"] = full["decoder"] / frame["decoder"]
+    frame["times less, all parts"] = full["all parts"] / frame["all parts"]
+    return frame
+
+
+def layers(names: Sequence[str] = COMPARED, keep: int = KEEP, sizes: Architecture = LLAVA) -> pd.DataFrame:
+    """Visual tokens in each decoder layer: method, label, layer, tokens."""
+    rows = [
+        (name, label(name), number, count)
+        for name in names
+        for number, count in enumerate(cost.visual_tokens(_made(name, keep), sizes.tokens, sizes.layers))
+    ]
+    return pd.DataFrame(rows, columns=["method", "label", "layer", "tokens"])
+
+
+def by_layer_table(
+    names: Sequence[str] = COMPARED, keep: int = KEEP, sizes: Architecture = LLAVA
+) -> pd.DataFrame:
+    """Mean tokens a layer, prefill in both countings and key-value cache, one row a method."""
+    rows = {}
+    for name in names:
+        visual = cost.visual_tokens(_made(name, keep), sizes.tokens, sizes.layers)
+        whole = [count + TEXT for count in visual]
+        rows[label(name)] = {
+            "tokens, mean": np.mean(visual),
+            "tokens, last layer": visual[-1],
+            "10^12 multiply-adds, visual only": cost.decoder_macs(sizes, visual) / 1e12,
+            "10^12 multiply-adds, all tokens": cost.decoder_macs(sizes, whole) / 1e12,
+            "cache MiB": cost.cache_bytes(sizes, whole) / 2**20,
+        }
+    return pd.DataFrame(rows).T.round({"tokens, mean": 1, "cache MiB": 0}).round(3)
+
+
+def against_published() -> pd.DataFrame:
+    """DeSAP's table 6 beside the formula: for our schedules that end with 64 tokens, and for a mean of 64 a layer."""
+    printed = pd.read_csv(PUBLISHED / "desap_table6.csv").set_index("method")["tera_flops"]
+    names = {"full": WHOLE, "SparseVLM": "sparsevlm", "HoloV": "holov", "DeSAP": "desap"}
+    rows = []
+    for title, name in names.items():
+        ends = cost.visual_tokens(_made(name, KEEP), LLAVA.tokens, LLAVA.layers)
+        mean = ends
+        if name == "sparsevlm":  # the only one of these whose layers differ
+            mean = cost.visual_tokens(make(name, keep=17), LLAVA.tokens, LLAVA.layers)
+        rows.append(
+            (
+                title,
+                printed[title],
+                cost.decoder_macs(LLAVA, ends) / 1e12,
+                np.mean(ends),
+                cost.decoder_macs(LLAVA, mean) / 1e12,
+                np.mean(mean),
+            )
+        )
+    columns = [
+        "method",
+        "printed, T",
+        "formula, ends with 64",
+        "mean tokens",
+        "formula, mean near 64",
+        "mean tokens ",
+    ]
+    return pd.DataFrame(rows, columns=columns).set_index("method").round(2)
+
+
+def text_curve(most: int = 160) -> pd.DataFrame:
+    """Saving of AdaptPrune's setting (a tenth kept, from layer 2 on) against the text tokens counted: sizes, text, saving."""
+    rows = []
+    for sizes in (LLAVA, NEXT):
+        kept = sizes.tokens // 10
+        for text in range(most + 1):
+            table = cost.countings(sizes, (sizes.tokens, kept), 2, text)
+            rows.append((sizes.name, text, table["saving"].iloc[3]))
+    return pd.DataFrame(rows, columns=["sizes", "text", "saving"])
+
+
+def cache_table(budgets: Sequence[float] = (1, 1 / 3, 2 / 9, 1 / 9), batch: int = 32) -> pd.DataFrame:
+    """Key-value cache after the prefill, 16-bit numbers: MiB an image and GiB a batch, by architecture and kept tokens."""
+    rows = []
+    for sizes in (LLAVA, NEXT, MISTRAL):
+        for share in budgets:
+            kept = round(sizes.tokens * share)
+            held = cost.cache_bytes(sizes, [kept + TEXT] * sizes.layers)
+            rows.append((sizes.name, kept, held / 2**20, batch * held / 2**30))
+    columns = ["architecture", "visual tokens", "MiB an image", f"GiB, batch {batch}"]
+    return pd.DataFrame(rows, columns=columns).round(1)
+
+
+def counting_sentence() -> str:
+    """Explain the paper's tenfold by what is counted."""
+    table = cost.countings(LLAVA, (576, KEEP))
+    rows = table[table["kept"] == KEEP].set_index("counting")
+    told = [f"{row.times:.2f} times ({row.saving:.0%} less) counting {name}" for name, row in rows.iterrows()]
+    tenfold = "one of these counts" if (rows["times"].round() >= PRINTED_TIMES).any() else "none of them"
+    return (
+        f"**Answer.** From 576 to {KEEP} visual tokens LLaVA-1.5-7B's prefill falls {listing(told)}, with {TEXT} text "
+        f"tokens where text counts; {tenfold} comes to ten."
+    )
+
+
+def cue_sentence() -> str:
+    """Hold this program's own text and vision cues against the pruned prefill, as D-17's last clause does with a formula."""
+    cues = cost.cue_macs(LLAVA, make("desap", keep=KEEP))
+    share = (cues["text tower"] + cues["vision cues"]) / cost.llava_macs(LLAVA.tokens, KEEP)
+    return (
+        f"As this repository computes them, DeSAP's text tower and second attention take {share:.1%} of the pruned prefill "
+        "(visual tokens only): more than the formula's share, as the projections of one layer are computed anew."
+    )
+
+
+def met_at(curve: pd.DataFrame, printed: Mapping[str, float]) -> dict[str, int | None]:
+    """Text tokens at which an architecture's saving comes down to the printed one; None where it never was as large."""
+    found: dict[str, int | None] = {}
+    for name, mine in curve.groupby("sizes", sort=False):
+        above = mine.loc[mine["saving"] >= printed[name], "text"]
+        found[name] = None if above.empty else int(above.max())
+    return found
+
+
+def text_sentence(curve: pd.DataFrame, printed: Mapping[str, float]) -> str:
+    """Say which numbers of text tokens would give the printed savings."""
+    told = []
+    for name, text in met_at(curve, printed).items():
+        best = curve.loc[curve["sizes"] == name, "saving"].max()
+        reason = (
+            f"lies above the {best:.1%} of no text at all"
+            if text is None
+            else f"holds up to {text} text tokens"
+        )
+        told.append(f"{name}'s printed {printed[name]:.0%} {reason}")
+    return "; ".join(told) + "."
+
+
+def part_sentence(table: pd.DataFrame) -> str:
+    """Say what share of the work lies outside the decoder, before and after pruning."""
+    shares = 1 - table["decoder"] / table["all parts"]
+    own = table[["text tower", "vision cues", "decoder cues", "selection"]].sum(axis=1) / table["all parts"]
+    return (
+        f"Outside the decoder lies {shares.loc[label(WHOLE)]:.0%} of the unpruned work and "
+        f"{shares.loc[label('desap')]:.0%} of what DeSAP leaves: tower and projector see every patch whatever is dropped. "
+        f"Cues and choice together are at most {own.max():.1%} of a method's work ({own.idxmax()})."
+    )
+
+
+# Records
+
+
+def load(folder: Path) -> pd.DataFrame:
+    """Read every cost record below a folder.
+
+    Raises
+    ------
+    ValueError
+        When there is none.
+    """
+    paths = [path for path in sorted(Path(folder).glob("*.csv")) if path.name != "ceilings.csv"]
+    frames = [frame for frame in map(read_csv, paths) if len(frame)]
+    if not frames:
+        raise ValueError(f"{Path(folder).name}: no cost record; run python -m lib.study.record_cost first")
+    return pd.concat(frames, ignore_index=True)[list(COLUMNS)]
+
+
+def load_ceilings(folder: Path) -> dict[str, Ceilings]:
+    """Read the measured ceilings, by device."""
+    frame = pd.read_csv(Path(folder) / "ceilings.csv")
+    return {row.device: Ceilings(row.flops, row.bandwidth, row.how) for row in frame.itertuples()}
+
+
+def setups(frame: pd.DataFrame) -> pd.DataFrame:
+    """List what was measured where: one row a model and device, accelerators and whole answers first."""
+    keys = ["architecture", "device", "dtype"]
+    rows = []
+    for names, mine in frame.groupby(keys, sort=True):
+        failed = int(mine["note"].str.startswith("failed").sum())
+        rows.append(
+            {
+                **dict(zip(keys, names, strict=True)),
+                "rows": len(mine),
+                "failed": failed,
+                "repeats": int(mine.loc[mine["repeats"] > 0, "repeats"].min()),
+                "batches": ", ".join(map(str, sorted(set(mine["batch"])))),
+                "load of the host": f"{mine['load'].min():.1f} to {mine['load'].max():.1f}",
+                "torch": ", ".join(sorted(set(mine["torch"].astype(str)))),
+                "driver": ", ".join(sorted(set(mine["driver"].astype(str)))),
+                "_order": (names[1].startswith("CPU"), "answer" not in set(mine["part"]), -len(mine)),
+            }
+        )
+    return pd.DataFrame(sorted(rows, key=lambda row: row["_order"])).drop(columns="_order")
+
+
+def of_setup(frame: pd.DataFrame, place: int = 0) -> pd.DataFrame:
+    """Rows of one line of `setups`, failures left out."""
+    names = setups(frame).iloc[place][["architecture", "device", "dtype"]]
+    same = (frame[list(names.index)] == names).all(axis=1) & (frame["repeats"] > 0)
+    return frame[same].reset_index(drop=True)
+
+
+def sizes_of(rows: pd.DataFrame) -> Architecture:
+    """The architecture that rows are of."""
+    return _ARCHITECTURES[rows["architecture"].iloc[0]]
+
+
+class Span(NamedTuple):
+    """Milliseconds, or a ratio of them, with an interval."""
+
+    median: float
+    low: float
+    high: float
+
+    def over(self, other: Span) -> Span:
+        """This over another, with the widest interval that both allow."""
+        return Span(self.median / other.median, self.low / other.high, self.high / other.low)
+
+    def __add__(self, other: Span) -> Span:
+        return Span(*(a + b for a, b in zip(self[:3], other[:3], strict=True)))
+
+    def times(self, count: float) -> Span:
+        """So many of these one after the other."""
+        return Span(*(count * value for value in self[:3]))
+
+
+NOTHING = Span(0.0, 0.0, 0.0)
+
+
+def find(rows: pd.DataFrame, part: str, method: str, batch: int, **more: object) -> Span | None:
+    """The timing of a part, or None where there is none; the best unpruned backend and plain launches unless told."""
+    wanted = {
+        "part": part, "method": method, "batch": batch, "launch": "eager", "backend": "sdpa", "new_tokens": 0,
+    } | more  # fmt: skip
+    mine = rows
+    for name, value in wanted.items():
+        mine = mine[mine[name] == value]
+    if mine.empty:
+        return None
+    row = mine.iloc[-1]
+    return Span(row["median_ms"], row["low_ms"], row["high_ms"])
+
+
+def shape_of(method: str) -> str:
+    """Whose rows tell how long the decoder takes under a method: its own, of one with the same cut, or the ideal's."""
+    if method in (WHOLE, BORN, *INSIDE):
+        return method
+    return (
+        BORN if make(method, keep=1).stage == "encoder" else "fastv"
+    )  # the rest cut at layer 2, as FastV does
+
+
+def parts(rows: pd.DataFrame, method: str, batch: int) -> dict[str, Span] | None:
+    """Every part before the first token under a method, and one decode step; None where one was not measured."""
+    sizes = sizes_of(rows)
+    kept = sizes.tokens if method == WHOLE else round(sizes.tokens / 9)
+    found: dict[str, Span | None] = {
+        part: find(rows, part, WHOLE, batch) for part in ("vision tower", "projector")
+    }
+    if method not in (WHOLE, BORN):
+        made = make(method, keep=kept)
+        macs = cost.cue_macs(sizes, made)
+        if macs["text tower"]:
+            found["text tower"] = find(rows, "text tower", WHOLE, batch)
+        for part in ("vision cues", "decoder cues"):
+            if macs[part]:
+                found[part] = find(rows, part, method, batch)
+        found["selection"] = find(rows, "selection", method, batch)
+    for part in ("prefill", "decode step"):
+        found[part] = find(rows, part, shape_of(method), batch, kept=kept)
+    return None if any(span is None for span in found.values()) else found
+
+
+def answer_of(found: Mapping[str, Span], new_tokens: int) -> Span:
+    """Time of an answer out of its parts: all before the first token, then a step for each further one."""
+    first = sum((span for part, span in found.items() if part != "decode step"), NOTHING)
+    return first + found["decode step"].times(new_tokens - 1)
+
+
+def batches_of(rows: pd.DataFrame, methods: Sequence[str]) -> list[int]:
+    """Batches at which every part of these methods, of the unpruned model and of the ideal was measured."""
+    asked = [WHOLE, BORN, *methods]
+    return [b for b in sorted(set(rows["batch"])) if all(parts(rows, name, b) for name in asked)]
+
+
+def part_times(rows: pd.DataFrame, methods: Sequence[str], batch: int) -> pd.DataFrame:
+    """Milliseconds of each part before the first token: method, label, part, median, low, high."""
+    out = []
+    for name in (WHOLE, BORN, *methods):
+        found = parts(rows, name, batch)
+        if found:
+            out += [(name, label(name), part, *found[part]) for part in BEFORE_FIRST if part in found]
+    return pd.DataFrame(out, columns=["method", "label", "part", "median", "low", "high"])
+
+
+def prefill_gain(rows: pd.DataFrame) -> pd.DataFrame:
+    """How many times fewer operations and how many times faster a prompt born short is: batch, kept, fewer, median, low, high."""
+    sizes, out = sizes_of(rows), []
+    for batch in sorted(set(rows["batch"])):
+        full = find(rows, "prefill", WHOLE, batch)
+        mine = rows[(rows["part"] == "prefill") & (rows["method"] == BORN) & (rows["batch"] == batch)]
+        for kept in sorted(set(mine["kept"]), reverse=True):
+            short = find(rows, "prefill", BORN, batch, kept=kept)
+            if full is None or short is None:
+                continue
+            macs = [cost.decoder_macs(sizes, [count + TEXT] * sizes.layers) for count in (sizes.tokens, kept)]
+            out.append((batch, kept, macs[0] / macs[1], *full.over(short)))
+    return pd.DataFrame(out, columns=["batch", "kept", "fewer", "median", "low", "high"])
+
+
+def break_even(
+    rows: pd.DataFrame,
+    methods: Sequence[str],
+    lengths: Sequence[int] = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512),
+) -> pd.DataFrame:
+    """How many times faster a whole answer is than unpruned, out of its parts.
+
+    Returns
+    -------
+    DataFrame
+        method, label, batch, new_tokens, median, low, high.
+    """
+    out = []
+    for batch in batches_of(rows, methods):
+        full = parts(rows, WHOLE, batch)
+        for name in (BORN, *methods):
+            short = parts(rows, name, batch)
+            for count in lengths:
+                ratio = answer_of(full, count).over(answer_of(short, count))
+                out.append((name, label(name), batch, count, *ratio))
+    return pd.DataFrame(out, columns=["method", "label", "batch", "new_tokens", "median", "low", "high"])
+
+
+def measured_answers(rows: pd.DataFrame) -> pd.DataFrame:
+    """Whole answers as measured: times faster than unpruned and than the ideal allows; columns as of `break_even`, and loss.
+
+    `loss` is the share of the ideal's time that a method takes on top.
+    """
+    out = []
+    mine = rows[rows["part"] == "answer"]
+    for (batch, count), group in mine.groupby(["batch", "new_tokens"], sort=True):
+        full, ideal = (find(mine, "answer", name, batch, new_tokens=count) for name in (WHOLE, BORN))
+        for name in dict.fromkeys(group["method"]):
+            span = find(mine, "answer", name, batch, new_tokens=count)
+            if full and ideal and name != WHOLE:
+                out.append((name, label(name), batch, count, *full.over(span), span.over(ideal).median - 1))
+    names = ["method", "label", "batch", "new_tokens", "median", "low", "high", "loss"]
+    return pd.DataFrame(out, columns=names)
+
+
+def pays_table(rows: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
+    """From where pruning pays: one row a method and batch.
+
+    `first token` is the ratio to unpruned; `sure` whether its whole interval lies above 1; `still` the longest answer
+    that comes at least `PAYS` times as fast.
+    """
+    lengths = tuple(sorted({*range(1, 65), *range(64, 1025, 16)}))
+    frame = break_even(rows, methods, lengths)
+    out = []
+    for (name, batch), mine in frame.groupby(["method", "batch"], sort=False):
+        first = mine.iloc[0]
+        fast = mine.loc[mine["median"] >= PAYS, "new_tokens"]
+        until = "never" if fast.empty else "beyond 1000" if fast.max() > 1000 else str(fast.max())
+        told = f"{first['median']:.2f} [{first['low']:.2f}, {first['high']:.2f}]"
+        sure = "faster" if first["low"] > 1 else "slower" if first["high"] < 1 else "undecided"
+        out.append((label(name), batch, sizes_of(rows).tokens, told, sure, until))
+    names = [
+        "method",
+        "batch",
+        "visual tokens",
+        "times faster to the first token",
+        "sure",
+        "a tenth faster up to",
+    ]
+    return pd.DataFrame(out, columns=names)
+
+
+def roofline_table(rows: pd.DataFrame, peaks: Ceilings) -> pd.DataFrame:
+    """Hold prefill and decode step against the device's ceilings, and say what explains each time.
+
+    Bytes are the least that must move: the weights once, and the cache written (prefill) or read (step).
+    """
+    sizes = sizes_of(rows)
+    width = 2 if rows["dtype"].iloc[0] in ("bfloat16", "float16") else 4
+    out = []
+    mine = rows[rows["part"].isin(["prefill", "decode step"])]
+    for row in mine.itertuples():
+        lengths = [int(count) for count in row.lengths.split()]
+        moved = cost.weight_bytes(sizes, width) + row.batch * cost.cache_bytes(sizes, lengths, width)
+        bound = roofline(2 * row.macs, moved, peaks)
+        share = 1000 * bound.seconds / row.median_ms
+        why = bound.by if share >= 0.5 else "overhead"
+        what = (row.part, label(row.method), row.kept, row.batch, row.backend, row.launch)
+        out.append((*what, row.median_ms, 1000 * bound.seconds, share, why))
+    names = ["part", "method", "kept", "batch", "backend", "launch", "ms", "bound, ms", "share of ceiling"]
+    return pd.DataFrame(out, columns=[*names, "explained by"]).round(3)
+
+
+def backends(rows: pd.DataFrame) -> pd.DataFrame:
+    """The wrong denominator: a pruned prefill against the unpruned one with a fused kernel and with eager attention."""
+    out = []
+    tight = round(sizes_of(rows).tokens / 9)
+    for batch in sorted(set(rows["batch"])):
+        fused, eager = (find(rows, "prefill", WHOLE, batch, backend=name) for name in ("sdpa", "eager"))
+        short, slow = (
+            find(rows, "prefill", BORN, batch, kept=tight, backend=name) for name in ("sdpa", "eager")
+        )
+        if fused and eager and short and slow:
+            ratios = (fused.over(short), eager.over(slow), eager.over(short))
+            out.append((batch, *(f"{r.median:.2f} [{r.low:.2f}, {r.high:.2f}]" for r in ratios)))
+    names = ["batch", "both fused", "both eager", "unpruned eager, pruned fused"]
+    return pd.DataFrame(out, columns=names)
+
+
+def launches(rows: pd.DataFrame) -> pd.DataFrame:
+    """Plain launches beside compiled and captured ones: ms and times faster than plain, where they were measured."""
+    out = []
+    for row in rows[rows["launch"] != "eager"].itertuples():
+        plain = find(rows, row.part, row.method, row.batch, kept=row.kept)
+        if plain:
+            told = (row.part, label(row.method), row.kept, row.batch, row.launch, plain.median, row.median_ms)
+            out.append((*told, plain.median / row.median_ms))
+    names = ["part", "method", "kept", "batch", "launch", "plain, ms", "ms", "times faster"]
+    return pd.DataFrame(out, columns=names).round(2)
+
+
+def setup_sentence(rows: pd.DataFrame) -> str:
+    """Say in one sentence what the figures are of, and that a scaled model stands for no other."""
+    row = rows.iloc[0]
+    small = "scaled" in row["architecture"]
+    caution = (
+        " This is a scaled-down architecture on a processor that other work shared: its times tell how the measurement works, "
+        "and nothing of the 7B model on an accelerator."
+        if small
+        else ""
+    )
+    return f"Figures and tables below: **{row['architecture']}** on {row['device']}, {row['dtype']}.{caution}"
+
+
+def answer_sentence(rows: pd.DataFrame, methods: Sequence[str]) -> str:
+    """Say what fewer operations became in time."""
+    gain = prefill_gain(rows)
+    tight = gain[gain["kept"] == round(sizes_of(rows).tokens / 9)]
+    first, last = tight.iloc[0], tight.iloc[-1]
+    frame = break_even(rows, methods, (1, 128))
+    one = frame[(frame["batch"] == frame["batch"].min()) & (frame["method"] != BORN)]
+    told = [
+        f"{name} {mine['median'].iloc[0]:.2f} times to the first token and {mine['median'].iloc[1]:.2f} times over 128"
+        for name, mine in one.groupby("label", sort=False)
+    ]
+    return (
+        f"**Answer.** With a ninth of the tokens the prefill does {first['fewer']:.1f} times fewer operations and is "
+        f"{first['median']:.1f} [{first['low']:.1f}, {first['high']:.1f}] times faster at batch {first['batch']:.0f}, "
+        f"{last['median']:.1f} [{last['low']:.1f}, {last['high']:.1f}] at batch {last['batch']:.0f}. With tower, cues and choice "
+        f"counted, at batch {one['batch'].iloc[0]} and out of the parts: {listing(told)}."
+    )
+
+
+def spans(frame: pd.DataFrame, decimals: int = 2) -> pd.DataFrame:
+    """Write median, low and high as one column of text, "times faster"."""
+    told = [
+        f"{row.median:.{decimals}f} [{row.low:.{decimals}f}, {row.high:.{decimals}f}]"
+        for row in frame.itertuples()
+    ]
+    return frame.drop(columns=["median", "low", "high"]).assign(**{"times faster": told})
