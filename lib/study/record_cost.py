@@ -223,7 +223,13 @@ def groups(points: Iterable[Point]) -> list[list[Point]]:
     return list(found.values())
 
 
-def rows_of(bench: Bench, group: Sequence[Point], repeats: int, warm_up: int = timing.WARM_UP) -> list[dict]:
+def rows_of(
+    bench: Bench,
+    group: Sequence[Point],
+    repeats: int,
+    warm_up: int = timing.WARM_UP,
+    limit: float = math.inf,
+) -> list[dict]:
     """Time a group of points and write their rows; where the device or a compiler fails, the rows say why."""
     load, commit = round(os.getloadavg()[0], 2), provenance()["commit"]
     date = datetime.now(timezone.utc).isoformat(timespec="seconds")
@@ -257,7 +263,7 @@ def rows_of(bench: Bench, group: Sequence[Point], repeats: int, warm_up: int = t
                 stack.enter_context(bench.backend(first.backend))
             works = [work_of(bench, point) for point in group]
             less = min(warm_up, 1) if first.part == "answer" else warm_up
-            found = timing.timed_laps(works, bench.device, repeats, less)
+            found = timing.timed_laps(works, bench.device, repeats, less, limit)
             held = [cache_of(bench, point) for point in group]
     except Exception as error:
         # Too little memory, or a capture or compiler that refuses: worth knowing, no reason to lose the other rows.
@@ -325,11 +331,12 @@ def record(
     repeats: int,
     until: float = math.inf,
     again: bool = False,
+    limit: float = math.inf,
     warm_up: int = timing.WARM_UP,
 ) -> int:
     """Measure the points that the folder lacks until the clock `until` (of time.monotonic); how many are left undone.
 
-    `again` measures points anew that failed before.
+    `again` measures points anew that failed before; `limit` is that of `lib.study.timing.timed_laps`.
     """
     path, dtype = file_of(folder, sizes, device), number_format(device)
     frame = read_csv(path)
@@ -346,7 +353,7 @@ def record(
             bar.close()
             return left
         bar.set_postfix_str(f"{group[0].part}, batch {group[0].batch}")
-        rows = pd.DataFrame(rows_of(bench, group, repeats, warm_up)).reindex(columns=list(COLUMNS))
+        rows = pd.DataFrame(rows_of(bench, group, repeats, warm_up, limit)).reindex(columns=list(COLUMNS))
         frame = rows if frame.empty else pd.concat([frame, rows], ignore_index=True)
         write_csv(frame, path)
         left -= len(group)
@@ -395,6 +402,7 @@ def record_all(
     part: str = "1/1",
     repeats: int = timing.REPEATS,
     again: bool = False,
+    limit: float = 240.0,
 ) -> int:
     """Record every architecture of a size; parameters as the command line's. How many points are left undone.
 
@@ -414,7 +422,7 @@ def record_all(
     wanted = [(sizes, part_of(plan(sizes, size, where.type == "cuda"), part)) for sizes in SIZES[size]]
     until = time.monotonic() + 60 * minutes
     record_ceilings(folder, where)
-    return sum(record(sizes, points, folder, where, repeats, until, again) for sizes, points in wanted)
+    return sum(record(sizes, points, folder, where, repeats, until, again, limit) for sizes, points in wanted)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -431,7 +439,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--minutes",
         type=float,
         default=5.0,
-        help="start no group of points after so long (default 5; a group of long answers can take as long again)",
+        help="start no group of points after so long (default 5)",
+    )
+    parser.add_argument(
+        "--limit",
+        type=float,
+        default=240.0,
+        help="seconds a group is repeated, once it has 6 repeats (default 240)",
     )
     parser.add_argument("--part", default="1/1", help="N/M: every M-th group from the N-th (default all)")
     parser.add_argument("--repeats", type=int, default=timing.REPEATS, help="timed runs a point (default 20)")
@@ -442,7 +456,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         torch.set_num_threads(asked.threads)
     try:
         left = record_all(
-            asked.out, asked.device, asked.size, asked.minutes, asked.part, asked.repeats, asked.again
+            asked.out,
+            asked.device,
+            asked.size,
+            asked.minutes,
+            asked.part,
+            asked.repeats,
+            asked.again,
+            asked.limit,
         )
     except ValueError as error:
         parser.error(str(error))
