@@ -223,6 +223,36 @@ def groups(points: Iterable[Point]) -> list[list[Point]]:
     return list(found.values())
 
 
+NO_ROOM = "failed: OutOfMemoryError"
+
+
+def _timings(
+    bench: Bench, group: Sequence[Point], repeats: int, warm_up: int, limit: float
+) -> tuple[str, list[list[timing.Timing]], list[float]]:
+    """Time a group: why it failed or "", timings a point and mark, bytes of each point's cache.
+
+    Too little memory, or a capture or compiler that refuses, is worth knowing and no reason to lose the other rows. All
+    other errors are raised.
+    """
+    first = group[0]
+    less = min(warm_up, 1) if first.part == "answer" else warm_up
+    if bench.device.type == "cuda":
+        torch.cuda.empty_cache()
+    if first.launch == "compile":
+        torch._dynamo.reset()
+    try:
+        with ExitStack() as stack, torch.no_grad():
+            if first.backend != "sdpa":
+                stack.enter_context(bench.backend(first.backend))
+            works = [work_of(bench, point) for point in group]
+            found = timing.timed_laps(works, bench.device, repeats, less, limit)
+            return "", found, [cache_of(bench, point) for point in group]
+    except Exception as error:
+        if first.launch == "eager" and not isinstance(error, torch.OutOfMemoryError):
+            raise
+        return " ".join(f"failed: {type(error).__name__}: {error}".split())[:200], [], []
+
+
 def rows_of(
     bench: Bench,
     group: Sequence[Point],
@@ -254,22 +284,10 @@ def rows_of(
         }
         for point in group
     ]
-    first = group[0]
-    if first.launch == "compile":
-        torch._dynamo.reset()
-    try:
-        with ExitStack() as stack, torch.no_grad():
-            if first.backend != "sdpa":
-                stack.enter_context(bench.backend(first.backend))
-            works = [work_of(bench, point) for point in group]
-            less = min(warm_up, 1) if first.part == "answer" else warm_up
-            found = timing.timed_laps(works, bench.device, repeats, less, limit)
-            held = [cache_of(bench, point) for point in group]
-    except Exception as error:
-        # Too little memory, or a capture or compiler that refuses: worth knowing, no reason to lose the other rows.
-        if first.launch == "eager" and not isinstance(error, torch.OutOfMemoryError):
-            raise
-        reason = " ".join(f"failed: {type(error).__name__}: {error}".split())[:200]
+    reason, found, held = _timings(bench, group, repeats, warm_up, limit)
+    if reason.startswith(NO_ROOM) and len(group) > 1:
+        return [row for point in group for row in rows_of(bench, [point], repeats, warm_up, limit)]
+    if reason:
         return [
             row | {"new_tokens": count, "repeats": 0, "note": reason}
             for row, point in zip(told, group, strict=True)
@@ -357,8 +375,6 @@ def record(
         frame = rows if frame.empty else pd.concat([frame, rows], ignore_index=True)
         write_csv(frame, path)
         left -= len(group)
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
     return left
 
 

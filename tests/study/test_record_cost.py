@@ -172,6 +172,20 @@ class TestRecord:
         record_cost.record(TINY, [point], tmp_path, HOST, 1, again=True)
         assert record_cost.read_csv(path)["note"].tolist() == [""]
 
+    def test_a_group_without_room_is_timed_one_by_one(self, tmp_path, monkeypatch):
+        points = [Point(part="projector", method=name, kept=144, batch=1) for name in (WHOLE, BORN)]
+        made = record_cost.timing.timed_laps
+
+        def narrow(works, *more):
+            if len(works) > 1:
+                raise torch.OutOfMemoryError("no room for two")
+            return made(works, *more)
+
+        monkeypatch.setattr(record_cost.timing, "timed_laps", narrow)
+        record_cost.record(TINY, points, tmp_path, HOST, 1)
+        rows = record_cost.read_csv(record_cost.file_of(tmp_path, TINY, HOST))
+        assert rows["repeats"].tolist() == [1, 1]
+
     def test_another_error_is_no_row(self, tmp_path, monkeypatch):
         monkeypatch.setattr(record_cost, "work_of", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
