@@ -2,14 +2,17 @@
 
 import math
 
+import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 import torch
+from matplotlib.text import Text
 
 from lib.models.architectures import LLAVA, NEXT, SIZES, Architecture
 from lib.pruning.methods import make
-from lib.study import cost, record_cost, savings, timing
+from lib.study import cost, cost_panels, looks, record_cost, savings, timing
 from lib.study.bench import BEFORE, Bench, held, shrinking
+from lib.study.claims import read_claims
 from lib.study.record_cost import BORN, WHOLE, Point
 
 TINY = SIZES["tiny"][0]
@@ -249,11 +252,29 @@ class TestSavings:
         assert shown.loc["DeSAP", "printed, T"] == shown.loc["DeSAP", "formula, ends with 64"]
 
     def test_cost_claims_keep_their_verdicts(self):
-        from lib.study.claims import read_claims
-
         register = read_claims().set_index("id")["verdict"]
         found = savings.judged().claims.set_index("id")["verdict"]
         assert found.to_dict() == {claim: register[claim] for claim in found.index}
+
+    def test_figures_can_be_drawn_and_read(self, folder):
+        looks.theme()
+        rows, methods = savings.of_setup(savings.load(folder)), ("desap", "adaptprune")
+        table = cost.countings(LLAVA, savings.BUDGETS)
+        names = ("none", "desap", "pyramiddrop")
+        figures = [
+            cost_panels.gain_lines(savings.prefill_gain(rows)),
+            cost_panels.time_bars(savings.part_times(rows, methods, 1), 1),
+            cost_panels.answer_lines(savings.break_even(rows, methods), savings.measured_answers(rows)),
+            cost_panels.counting_bars(table, savings.PRINTED_TIMES),
+            cost_panels.text_lines(savings.text_curve(10), savings.PRINTED_SAVING),
+            cost_panels.layer_lines(savings.layers(names), 64, names),
+            cost_panels.part_bars(savings.by_part(("none", "desap"))),
+        ]
+        for figure in figures:
+            figure.draw_without_rendering()
+            told = [text for text in figure.findobj(Text) if text.get_text() and text.get_visible()]
+            assert min(text.get_fontsize() for text in told) >= 9
+            plt.close(figure)
 
     def test_whole_and_ideal_are_no_methods(self):
         assert {savings.label(name) for name in (WHOLE, BORN)} == {"unpruned", "born short (ideal)"}
