@@ -78,6 +78,7 @@ KEYS = ("architecture", "device", "dtype", *_SAME, "new_tokens")
 COLUMNS = (
     *KEYS,
     *("visual", "text", "lengths", "repeats", "median_ms", "low_ms", "high_ms", "first_ms", "third_ms"),
+    *("ratio", "ratio_low", "ratio_high"),
     *(
         "peak_mib",
         "kv_mib",
@@ -223,6 +224,20 @@ def groups(points: Iterable[Point]) -> list[list[Point]]:
     return list(found.values())
 
 
+def first_is_whole(group: Sequence[Point]) -> bool:
+    """Whether the others of a group can be held against its first, the unpruned model."""
+    return len(group) > 1 and group[0].method == WHOLE
+
+
+def _ratio(against: Sequence[timing.Timing] | None, place: int, lap: timing.Timing) -> dict[str, float]:
+    """How many times faster than the unpruned model at the same mark, round by round; nothing where it was not there."""
+    if against is None or against[place] is lap:
+        return {}
+    return dict(
+        zip(("ratio", "ratio_low", "ratio_high"), timing.times_faster(against[place], lap), strict=True)
+    )
+
+
 NO_ROOM = "failed: OutOfMemoryError"
 
 
@@ -293,6 +308,7 @@ def rows_of(
             for row, point in zip(told, group, strict=True)
             for count in point.marks
         ]
+    against = found[0] if first_is_whole(group) else None
     return [
         row
         | {
@@ -303,11 +319,12 @@ def rows_of(
             "high_ms": 1e3 * lap.high,
             "first_ms": 1e3 * lap.first,
             "third_ms": 1e3 * lap.third,
+            **_ratio(against, place, lap),
             "peak_mib": lap.peak / 2**20,
             "kv_mib": cache / 2**20,
         }
         for row, point, timings, cache in zip(told, group, found, held, strict=True)
-        for count, lap in zip(point.marks, timings, strict=True)
+        for place, (count, lap) in enumerate(zip(point.marks, timings, strict=True))
     ]
 
 

@@ -31,6 +31,7 @@ class Timing(NamedTuple):
     first, third : quartiles of the repeats.
     repeats : how many were timed.
     peak : most bytes allocated on the device above what was there before; NaN where nobody counts them.
+    samples : all repeats, in the order of the rounds.
     """
 
     median: float
@@ -40,6 +41,7 @@ class Timing(NamedTuple):
     third: float
     repeats: int
     peak: float
+    samples: tuple[float, ...]
 
 
 def median_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
@@ -58,6 +60,12 @@ def median_interval(values: Sequence[float], level: float = 0.95) -> tuple[float
             break
         rank = below
     return float(ordered[rank]), float(ordered[count - 1 - rank])
+
+
+def times_faster(slow: Timing, fast: Timing) -> tuple[float, float, float]:
+    """How many times faster, median and interval of the rounds' ratios: each round ran both, one after the other."""
+    ratios = np.divide(slow.samples, fast.samples)
+    return (float(np.median(ratios)), *median_interval(ratios))
 
 
 def synchronise(device: torch.device) -> None:
@@ -172,7 +180,9 @@ def summary(seconds: Sequence[float], peak: float = math.nan) -> Timing:
     """Median, its interval and quartiles of measured seconds."""
     low, high = median_interval(seconds)
     first, third = np.quantile(seconds, (0.25, 0.75))
-    return Timing(float(np.median(seconds)), low, high, float(first), float(third), len(seconds), peak)
+    return Timing(
+        float(np.median(seconds)), low, high, float(first), float(third), len(seconds), peak, tuple(seconds)
+    )
 
 
 class Ceilings(NamedTuple):
