@@ -135,12 +135,12 @@ class Bench:
         place = torch.full((batch, 1), max(cached), device=self.device)
 
         def run(call: Callable) -> Tensor:
-            # a step leaves its token in the cache; the next call must find the same length again
-            for layer, (keys, values) in zip(cache.layers, filled, strict=True):
-                layer.keys, layer.values = keys, values
             states = call(
                 inputs_embeds=embeds, past_key_values=cache, position_ids=place, use_cache=True
             ).last_hidden_state
+            # The step has left its token, in a copy of the whole cache; the next call must find the same length again.
+            for layer, (keys, values) in zip(cache.layers, filled, strict=True):
+                layer.keys, layer.values = keys, values
             return head(states[:, -1]).argmax(-1)
 
         return self._launched(lambda: run(decoder), run, launch)

@@ -196,6 +196,8 @@ def time_bars(frame: pd.DataFrame, batch: int) -> Figure:
     )
     full = whole.loc[label(WHOLE)]
     for place, row in enumerate(whole.itertuples()):
+        if row.Index == label(WHOLE):
+            continue
         ax.text(
             row.high + 0.015 * whole["high"].max(),
             place,
@@ -222,7 +224,7 @@ def gain_lines(frame: pd.DataFrame) -> Figure:
     for number, batch in enumerate(batches):
         colour, marker, dash = LINES[number % len(LINES)]
         mine = frame[frame["batch"] == batch].sort_values("fewer")
-        at = mine["fewer"] * 1.015 ** (number - (len(batches) - 1) / 2)
+        at = mine["fewer"] + 0.06 * (number - (len(batches) - 1) / 2)  # intervals side by side
         errors = np.abs(mine[["low", "high"]].to_numpy().T - mine["median"].to_numpy())
         ax.errorbar(at, mine["median"], yerr=errors, fmt="none", ecolor=colour, capsize=2.5, linewidth=1.1)
         ax.plot(
@@ -239,7 +241,6 @@ def gain_lines(frame: pd.DataFrame) -> Figure:
     ax.axhline(1, color="0.6", linewidth=1)
     ticks = sorted(set(frame["fewer"].round(2)))
     kept = frame.drop_duplicates("kept").sort_values("fewer")
-    ax.set_xscale("log")
     ax.set_xticks(
         ticks,
         [f"{fewer:.1f}×\n{count} kept" for fewer, count in zip(kept["fewer"], kept["kept"], strict=True)],

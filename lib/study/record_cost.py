@@ -78,6 +78,7 @@ KEYS = ("architecture", "device", "dtype", *_SAME, "new_tokens")
 COLUMNS = (
     *KEYS,
     *("visual", "text", "lengths", "repeats", "median_ms", "low_ms", "high_ms", "first_ms", "third_ms"),
+    *("ratio", "ratio_low", "ratio_high"),
     *(
         "peak_mib",
         "kv_mib",
@@ -223,7 +224,57 @@ def groups(points: Iterable[Point]) -> list[list[Point]]:
     return list(found.values())
 
 
-def rows_of(bench: Bench, group: Sequence[Point], repeats: int, warm_up: int = timing.WARM_UP) -> list[dict]:
+def first_is_whole(group: Sequence[Point]) -> bool:
+    """Whether the others of a group can be held against its first, the unpruned model."""
+    return len(group) > 1 and group[0].method == WHOLE
+
+
+def _ratio(against: Sequence[timing.Timing] | None, place: int, lap: timing.Timing) -> dict[str, float]:
+    """How many times faster than the unpruned model at the same mark, round by round; nothing where it was not there."""
+    if against is None or against[place] is lap:
+        return {}
+    return dict(
+        zip(("ratio", "ratio_low", "ratio_high"), timing.times_faster(against[place], lap), strict=True)
+    )
+
+
+NO_ROOM = "failed: OutOfMemoryError"
+
+
+def _timings(
+    bench: Bench, group: Sequence[Point], repeats: int, warm_up: int, limit: float
+) -> tuple[str, list[list[timing.Timing]], list[float]]:
+    """Time a group: why it failed or "", timings a point and mark, bytes of each point's cache.
+
+    Too little memory, or a capture or compiler that refuses, is worth knowing and no reason to lose the other rows. All
+    other errors are raised.
+    """
+    first = group[0]
+    less = min(warm_up, 1) if first.part == "answer" else warm_up
+    if bench.device.type == "cuda":
+        torch.cuda.empty_cache()
+    if first.launch == "compile":
+        torch._dynamo.reset()
+    try:
+        with ExitStack() as stack, torch.no_grad():
+            if first.backend != "sdpa":
+                stack.enter_context(bench.backend(first.backend))
+            works = [work_of(bench, point) for point in group]
+            found = timing.timed_laps(works, bench.device, repeats, less, limit)
+            return "", found, [cache_of(bench, point) for point in group]
+    except Exception as error:
+        if first.launch == "eager" and not isinstance(error, torch.OutOfMemoryError):
+            raise
+        return " ".join(f"failed: {type(error).__name__}: {error}".split())[:200], [], []
+
+
+def rows_of(
+    bench: Bench,
+    group: Sequence[Point],
+    repeats: int,
+    warm_up: int = timing.WARM_UP,
+    limit: float = math.inf,
+) -> list[dict]:
     """Time a group of points and write their rows; where the device or a compiler fails, the rows say why."""
     load, commit = round(os.getloadavg()[0], 2), provenance()["commit"]
     date = datetime.now(timezone.utc).isoformat(timespec="seconds")
@@ -248,27 +299,16 @@ def rows_of(bench: Bench, group: Sequence[Point], repeats: int, warm_up: int = t
         }
         for point in group
     ]
-    first = group[0]
-    if first.launch == "compile":
-        torch._dynamo.reset()
-    try:
-        with ExitStack() as stack, torch.no_grad():
-            if first.backend != "sdpa":
-                stack.enter_context(bench.backend(first.backend))
-            works = [work_of(bench, point) for point in group]
-            less = min(warm_up, 1) if first.part == "answer" else warm_up
-            found = timing.timed_laps(works, bench.device, repeats, less)
-            held = [cache_of(bench, point) for point in group]
-    except Exception as error:
-        # Too little memory, or a capture or compiler that refuses: worth knowing, no reason to lose the other rows.
-        if first.launch == "eager" and not isinstance(error, torch.OutOfMemoryError):
-            raise
-        reason = " ".join(f"failed: {type(error).__name__}: {error}".split())[:200]
+    reason, found, held = _timings(bench, group, repeats, warm_up, limit)
+    if reason.startswith(NO_ROOM) and len(group) > 1:
+        return [row for point in group for row in rows_of(bench, [point], repeats, warm_up, limit)]
+    if reason:
         return [
             row | {"new_tokens": count, "repeats": 0, "note": reason}
             for row, point in zip(told, group, strict=True)
             for count in point.marks
         ]
+    against = found[0] if first_is_whole(group) else None
     return [
         row
         | {
@@ -279,11 +319,12 @@ def rows_of(bench: Bench, group: Sequence[Point], repeats: int, warm_up: int = t
             "high_ms": 1e3 * lap.high,
             "first_ms": 1e3 * lap.first,
             "third_ms": 1e3 * lap.third,
+            **_ratio(against, place, lap),
             "peak_mib": lap.peak / 2**20,
             "kv_mib": cache / 2**20,
         }
         for row, point, timings, cache in zip(told, group, found, held, strict=True)
-        for count, lap in zip(point.marks, timings, strict=True)
+        for place, (count, lap) in enumerate(zip(point.marks, timings, strict=True))
     ]
 
 
@@ -325,11 +366,12 @@ def record(
     repeats: int,
     until: float = math.inf,
     again: bool = False,
+    limit: float = math.inf,
     warm_up: int = timing.WARM_UP,
 ) -> int:
     """Measure the points that the folder lacks until the clock `until` (of time.monotonic); how many are left undone.
 
-    `again` measures points anew that failed before.
+    `again` measures points anew that failed before; `limit` is that of `lib.study.timing.timed_laps`.
     """
     path, dtype = file_of(folder, sizes, device), number_format(device)
     frame = read_csv(path)
@@ -346,12 +388,10 @@ def record(
             bar.close()
             return left
         bar.set_postfix_str(f"{group[0].part}, batch {group[0].batch}")
-        rows = pd.DataFrame(rows_of(bench, group, repeats, warm_up)).reindex(columns=list(COLUMNS))
+        rows = pd.DataFrame(rows_of(bench, group, repeats, warm_up, limit)).reindex(columns=list(COLUMNS))
         frame = rows if frame.empty else pd.concat([frame, rows], ignore_index=True)
         write_csv(frame, path)
         left -= len(group)
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
     return left
 
 
@@ -395,6 +435,7 @@ def record_all(
     part: str = "1/1",
     repeats: int = timing.REPEATS,
     again: bool = False,
+    limit: float = 240.0,
 ) -> int:
     """Record every architecture of a size; parameters as the command line's. How many points are left undone.
 
@@ -414,7 +455,7 @@ def record_all(
     wanted = [(sizes, part_of(plan(sizes, size, where.type == "cuda"), part)) for sizes in SIZES[size]]
     until = time.monotonic() + 60 * minutes
     record_ceilings(folder, where)
-    return sum(record(sizes, points, folder, where, repeats, until, again) for sizes, points in wanted)
+    return sum(record(sizes, points, folder, where, repeats, until, again, limit) for sizes, points in wanted)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -431,7 +472,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--minutes",
         type=float,
         default=5.0,
-        help="start no group of points after so long (default 5; a group of long answers can take as long again)",
+        help="start no group of points after so long (default 5)",
+    )
+    parser.add_argument(
+        "--limit",
+        type=float,
+        default=240.0,
+        help="seconds a group is repeated, once it has 6 repeats (default 240)",
     )
     parser.add_argument("--part", default="1/1", help="N/M: every M-th group from the N-th (default all)")
     parser.add_argument("--repeats", type=int, default=timing.REPEATS, help="timed runs a point (default 20)")
@@ -442,7 +489,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         torch.set_num_threads(asked.threads)
     try:
         left = record_all(
-            asked.out, asked.device, asked.size, asked.minutes, asked.part, asked.repeats, asked.again
+            asked.out,
+            asked.device,
+            asked.size,
+            asked.minutes,
+            asked.part,
+            asked.repeats,
+            asked.again,
+            asked.limit,
         )
     except ValueError as error:
         parser.error(str(error))

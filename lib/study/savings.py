@@ -1,6 +1,7 @@
 """What pruning saves, out of formulas and of recorded timings: tables and sentences for the cost notebooks.
 
-Nothing is measured in here. Ratios of timings carry the widest interval that the two medians' intervals allow.
+Nothing is measured in here. Ratios of pieces that were timed in turn are those of the rounds; sums of parts carry the
+widest interval that the medians' intervals allow.
 """
 
 from __future__ import annotations
@@ -304,7 +305,14 @@ class Span(NamedTuple):
 NOTHING = Span(0.0, 0.0, 0.0)
 
 
-def find(rows: pd.DataFrame, part: str, method: str, batch: int, **more: object) -> Span | None:
+def find(
+    rows: pd.DataFrame,
+    part: str,
+    method: str,
+    batch: int,
+    columns: Sequence[str] = ("median_ms", "low_ms", "high_ms"),
+    **more: object,
+) -> Span | None:
     """The timing of a part, or None where there is none; the best unpruned backend and plain launches unless told."""
     wanted = {
         "part": part, "method": method, "batch": batch, "launch": "eager", "backend": "sdpa", "new_tokens": 0,
@@ -314,8 +322,19 @@ def find(rows: pd.DataFrame, part: str, method: str, batch: int, **more: object)
         mine = mine[mine[name] == value]
     if mine.empty:
         return None
-    row = mine.iloc[-1]
-    return Span(row["median_ms"], row["low_ms"], row["high_ms"])
+    return Span(*mine.iloc[-1][list(columns)].astype(float))
+
+
+def faster(rows: pd.DataFrame, part: str, method: str, batch: int, **more: object) -> Span | None:
+    """How many times faster than unpruned: round by round where both were timed in turn, else out of the medians."""
+    if method == WHOLE:
+        return Span(1.0, 1.0, 1.0)
+    unpruned = {name: value for name, value in more.items() if name != "kept"}
+    full, short = find(rows, part, WHOLE, batch, **unpruned), find(rows, part, method, batch, **more)
+    if full is None or short is None:
+        return None
+    paired = find(rows, part, method, batch, columns=("ratio", "ratio_low", "ratio_high"), **more)
+    return full.over(short) if np.isnan(paired.median) else paired
 
 
 def shape_of(method: str) -> str:
@@ -374,14 +393,13 @@ def prefill_gain(rows: pd.DataFrame) -> pd.DataFrame:
     """How many times fewer operations and how many times faster a prompt born short is: batch, kept, fewer, median, low, high."""
     sizes, out = sizes_of(rows), []
     for batch in sorted(set(rows["batch"])):
-        full = find(rows, "prefill", WHOLE, batch)
         mine = rows[(rows["part"] == "prefill") & (rows["method"] == BORN) & (rows["batch"] == batch)]
         for kept in sorted(set(mine["kept"]), reverse=True):
-            short = find(rows, "prefill", BORN, batch, kept=kept)
-            if full is None or short is None:
-                continue
-            macs = [cost.decoder_macs(sizes, [count + TEXT] * sizes.layers) for count in (sizes.tokens, kept)]
-            out.append((batch, kept, macs[0] / macs[1], *full.over(short)))
+            ratio = faster(rows, "prefill", BORN, batch, kept=kept)
+            if ratio:
+                counts = (sizes.tokens, kept)
+                macs = [cost.decoder_macs(sizes, [count + TEXT] * sizes.layers) for count in counts]
+                out.append((batch, kept, macs[0] / macs[1], *ratio))
     return pd.DataFrame(out, columns=["batch", "kept", "fewer", "median", "low", "high"])
 
 
@@ -416,11 +434,12 @@ def measured_answers(rows: pd.DataFrame) -> pd.DataFrame:
     out = []
     mine = rows[rows["part"] == "answer"]
     for (batch, count), group in mine.groupby(["batch", "new_tokens"], sort=True):
-        full, ideal = (find(mine, "answer", name, batch, new_tokens=count) for name in (WHOLE, BORN))
+        ideal = find(mine, "answer", BORN, batch, new_tokens=count)
         for name in dict.fromkeys(group["method"]):
-            span = find(mine, "answer", name, batch, new_tokens=count)
-            if full and ideal and name != WHOLE:
-                out.append((name, label(name), batch, count, *full.over(span), span.over(ideal).median - 1))
+            ratio = faster(mine, "answer", name, batch, new_tokens=count)
+            if ratio and ideal and name != WHOLE:
+                loss = find(mine, "answer", name, batch, new_tokens=count).over(ideal).median - 1
+                out.append((name, label(name), batch, count, *ratio, loss))
     names = ["method", "label", "batch", "new_tokens", "median", "low", "high", "loss"]
     return pd.DataFrame(out, columns=names)
 

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 REPEATS, WARM_UP = 20, 3
+FEWEST = 6  # repeats of which a median has an interval of 95 %
 
 
 class Timing(NamedTuple):
@@ -30,6 +31,7 @@ class Timing(NamedTuple):
     first, third : quartiles of the repeats.
     repeats : how many were timed.
     peak : most bytes allocated on the device above what was there before; NaN where nobody counts them.
+    samples : all repeats, in the order of the rounds.
     """
 
     median: float
@@ -39,6 +41,7 @@ class Timing(NamedTuple):
     third: float
     repeats: int
     peak: float
+    samples: tuple[float, ...]
 
 
 def median_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
@@ -57,6 +60,12 @@ def median_interval(values: Sequence[float], level: float = 0.95) -> tuple[float
             break
         rank = below
     return float(ordered[rank]), float(ordered[count - 1 - rank])
+
+
+def times_faster(slow: Timing, fast: Timing) -> tuple[float, float, float]:
+    """How many times faster, median and interval of the rounds' ratios: each round ran both, one after the other."""
+    ratios = np.divide(slow.samples, fast.samples)
+    return (float(np.median(ratios)), *median_interval(ratios))
 
 
 def synchronise(device: torch.device) -> None:
@@ -97,6 +106,7 @@ def timed_laps(
     device: str | torch.device = "cpu",
     repeats: int = REPEATS,
     warm_up: int = WARM_UP,
+    limit: float = math.inf,
 ) -> list[list[Timing]]:
     """Time pieces of work that will be compared, in turn, so that a machine's moods meet all of them alike.
 
@@ -106,6 +116,8 @@ def timed_laps(
         Each called with a function to call at each lap; what it returns is dropped at once.
     repeats, warm_up
         Timed and untimed calls of each.
+    limit
+        Seconds after which no further round is begun, once there are `FEWEST`: a timing says how many it had.
 
     Returns
     -------
@@ -125,7 +137,10 @@ def timed_laps(
             work(lambda: None)
     runs: list[list[list[float]]] = [[] for _ in works]
     peaks = [math.nan] * len(works)
-    for _ in range(repeats):
+    until = time.monotonic() + limit
+    for number in range(repeats):
+        if number >= FEWEST and time.monotonic() > until:
+            break
         for place, work in enumerate(works):
             if device.type == "cuda":
                 synchronise(device)
@@ -165,7 +180,9 @@ def summary(seconds: Sequence[float], peak: float = math.nan) -> Timing:
     """Median, its interval and quartiles of measured seconds."""
     low, high = median_interval(seconds)
     first, third = np.quantile(seconds, (0.25, 0.75))
-    return Timing(float(np.median(seconds)), low, high, float(first), float(third), len(seconds), peak)
+    return Timing(
+        float(np.median(seconds)), low, high, float(first), float(third), len(seconds), peak, tuple(seconds)
+    )
 
 
 class Ceilings(NamedTuple):

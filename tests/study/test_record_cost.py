@@ -2,18 +2,30 @@
 
 import math
 
+import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 import torch
+from matplotlib.text import Text
 
 from lib.models.architectures import LLAVA, NEXT, SIZES, Architecture
 from lib.pruning.methods import make
-from lib.study import cost, record_cost, savings, timing
+from lib.study import cost, cost_panels, looks, record_cost, savings, timing
 from lib.study.bench import BEFORE, Bench, held, shrinking
+from lib.study.claims import read_claims
 from lib.study.record_cost import BORN, WHOLE, Point
 
 TINY = SIZES["tiny"][0]
 HOST = torch.device("cpu")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Tensors this small are faster on one thread than on two that wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -163,6 +175,20 @@ class TestRecord:
         record_cost.record(TINY, [point], tmp_path, HOST, 1, again=True)
         assert record_cost.read_csv(path)["note"].tolist() == [""]
 
+    def test_a_group_without_room_is_timed_one_by_one(self, tmp_path, monkeypatch):
+        points = [Point(part="projector", method=name, kept=144, batch=1) for name in (WHOLE, BORN)]
+        made = record_cost.timing.timed_laps
+
+        def narrow(works, *more):
+            if len(works) > 1:
+                raise torch.OutOfMemoryError("no room for two")
+            return made(works, *more)
+
+        monkeypatch.setattr(record_cost.timing, "timed_laps", narrow)
+        record_cost.record(TINY, points, tmp_path, HOST, 1)
+        rows = record_cost.read_csv(record_cost.file_of(tmp_path, TINY, HOST))
+        assert rows["repeats"].tolist() == [1, 1]
+
     def test_another_error_is_no_row(self, tmp_path, monkeypatch):
         monkeypatch.setattr(record_cost, "work_of", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
@@ -226,11 +252,29 @@ class TestSavings:
         assert shown.loc["DeSAP", "printed, T"] == shown.loc["DeSAP", "formula, ends with 64"]
 
     def test_cost_claims_keep_their_verdicts(self):
-        from lib.study.claims import read_claims
-
         register = read_claims().set_index("id")["verdict"]
         found = savings.judged().claims.set_index("id")["verdict"]
         assert found.to_dict() == {claim: register[claim] for claim in found.index}
+
+    def test_figures_can_be_drawn_and_read(self, folder):
+        looks.theme()
+        rows, methods = savings.of_setup(savings.load(folder)), ("desap", "adaptprune")
+        table = cost.countings(LLAVA, savings.BUDGETS)
+        names = ("none", "desap", "pyramiddrop")
+        figures = [
+            cost_panels.gain_lines(savings.prefill_gain(rows)),
+            cost_panels.time_bars(savings.part_times(rows, methods, 1), 1),
+            cost_panels.answer_lines(savings.break_even(rows, methods), savings.measured_answers(rows)),
+            cost_panels.counting_bars(table, savings.PRINTED_TIMES),
+            cost_panels.text_lines(savings.text_curve(10), savings.PRINTED_SAVING),
+            cost_panels.layer_lines(savings.layers(names), 64, names),
+            cost_panels.part_bars(savings.by_part(("none", "desap"))),
+        ]
+        for figure in figures:
+            figure.draw_without_rendering()
+            told = [text for text in figure.findobj(Text) if text.get_text() and text.get_visible()]
+            assert min(text.get_fontsize() for text in told) >= 9
+            plt.close(figure)
 
     def test_whole_and_ideal_are_no_methods(self):
         assert {savings.label(name) for name in (WHOLE, BORN)} == {"unpruned", "born short (ideal)"}

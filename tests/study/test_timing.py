@@ -51,6 +51,17 @@ def test_what_is_compared_is_timed_in_turn():
     assert "".join(seen) == "ababab"
 
 
+def test_times_faster_is_paired():
+    """A machine that slows down in one round slows both, and their ratio stays."""
+    slow, fast = timing.summary([2.0, 20.0, 4.0]), timing.summary([1.0, 10.0, 2.0])
+    assert timing.times_faster(slow, fast) == (2.0, 2.0, 2.0)
+
+
+def test_a_limit_ends_the_rounds_but_leaves_enough_for_an_interval():
+    found = timing.timed_laps([timing.whole(lambda: None)], repeats=50, warm_up=0, limit=-1.0)
+    assert found[0][0].repeats == timing.FEWEST
+
+
 @pytest.mark.parametrize(("repeats", "warm_up"), [(0, 1), (1, -1)])
 def test_bad_counts_are_refused(repeats, warm_up):
     with pytest.raises(ValueError, match=f"got {repeats} and {warm_up}"):
