@@ -71,7 +71,7 @@ def adaptprune_arms() -> list[Arm]:
     """AdaptPrune's cues one by one at the tightest budget, and its switches."""
     arms = [Arm(method=make("adaptprune", keep=TIGHT, **fields)) for fields in (*ONE_BY_ONE, {"layer": 3})]
     arms += [Arm(method=make("adaptprune", keep=keep, scale_to_grid=True)) for keep in BUDGETS]
-    # At layer 2 attention alone loses nothing here; one layer earlier the other cues have something to add.
+    # At layer 1 the other cues have something to add: see constant_arms.
     arms += grid_of_arms(("fastv", "adaptprune"), BUDGETS, layer=1)
     return arms
 

@@ -9,7 +9,6 @@ import argparse
 import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import MappingProxyType
 
 import pandas as pd
@@ -21,7 +20,7 @@ from lib.paths import TABLES
 from lib.pruning import methods
 from lib.pruning.contract import make_cues
 from lib.study.selection_speed import make_inputs
-from lib.study.tables import write_table
+from lib.study.tables import table_command
 
 COLUMNS = ("method", "dtype", "tokens", "keep", "draws", "overlap_mean", "overlap_least")
 DTYPES: Mapping[str, torch.dtype] = MappingProxyType({"float16": torch.float16, "bfloat16": torch.bfloat16})
@@ -81,27 +80,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m lib.study.half_precision", description=__doc__.split("\n\n")[0]
     )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=TABLES / "precision_overlap.csv",
-        metavar="FILE.csv",
-        help="where the rows go",
-    )
     parser.add_argument("--tokens", type=int, default=576, help="a square number (default 576)")
     parser.add_argument("--keep", type=int, default=64, help="tokens kept (default 64)")
     parser.add_argument("--draws", type=int, default=10, help="random samples (default 10)")
-    given = parser.parse_args(arguments)
-    try:
-        if given.out.suffix != ".csv":
-            raise ValueError(f"out must be a .csv file, got {given.out}")
-        table = overlap_table(given.tokens, given.keep, given.draws)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    write_table(table, given.out)
-    print(f"done: {given.out}")
-    return 0
+    return table_command(
+        parser,
+        TABLES / "precision_overlap.csv",
+        lambda given: overlap_table(given.tokens, given.keep, given.draws),
+        arguments,
+    )
 
 
 if __name__ == "__main__":

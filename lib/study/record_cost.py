@@ -36,25 +36,11 @@ TIGHT = 1 / 9
 BATCHES = {"full": (1, 2, 4, 8, 16, 32), "small": (1, 4), "tiny": (1, 2)}
 FEW = {"full": (1, 8, 32), "small": (1, 4), "tiny": (1,)}  # batches of what takes long or varies little
 ANSWERS = {"full": (1, 32, 128), "small": (1, 32, 128), "tiny": (1, 8, 32)}  # new tokens of whole answers
-ALONE = (
-    1  # the longest answers are timed at this batch only; on a host eager attention and many tiles as well
-)
-INSIDE = (
-    "fastv",
-    "pyramiddrop",
-    "sparsevlm",
-)  # schedules: one cut at layer 2, as AdaptPrune's; and the staged ones
+ALONE = 1  # the longest answers run at this batch only; on a host eager attention and many tiles as well
+INSIDE = ("fastv", "pyramiddrop", "sparsevlm")  # schedules: one cut at layer 2, as AdaptPrune's; staged ones
 CHOSEN = (
-    "desap",
-    "adaptprune",
-    "fastv",
-    "cls",
-    "visionzip",
-    "divprune",
-    "cdpruner",
-    "pyramiddrop",
-    "sparsevlm",
-)
+    "desap", "adaptprune", "fastv", "cls", "visionzip", "divprune", "cdpruner", "pyramiddrop", "sparsevlm",
+)  # fmt: skip
 ASKED = ("desap", "adaptprune")  # methods whose whole answers are timed
 BORN = "born short"  # the ideal: a prompt that never had more visual tokens; nothing is read, nothing chosen
 WHOLE = "none"
@@ -77,22 +63,10 @@ _SAME = ("part", "method", "kept", "batch", "backend", "launch")  # what tells o
 KEYS = ("architecture", "device", "dtype", *_SAME, "new_tokens")
 COLUMNS = (
     *KEYS,
-    *("visual", "text", "lengths", "repeats", "median_ms", "low_ms", "high_ms", "first_ms", "third_ms"),
-    *("ratio", "ratio_low", "ratio_high"),
-    *(
-        "peak_mib",
-        "kv_mib",
-        "macs",
-        "driver",
-        "torch",
-        "transformers",
-        "threads",
-        "load",
-        "date",
-        "commit",
-        "note",
-    ),
-)
+    "visual", "text", "lengths", "repeats", "median_ms", "low_ms", "high_ms", "first_ms", "third_ms",
+    "ratio", "ratio_low", "ratio_high", "peak_mib", "kv_mib", "macs",
+    "driver", "torch", "transformers", "threads", "load", "date", "commit", "note",
+)  # fmt: skip
 
 
 def plan(sizes: Architecture, size: str, accelerated: bool) -> list[Point]:

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -26,7 +25,7 @@ from lib.paths import TABLES
 from lib.pruning import methods, selection
 from lib.pruning.duplicates import bipartite_merge
 from lib.pruning.merging import average_into_kept
-from lib.study.tables import write_table
+from lib.study.tables import table_command
 
 COLUMNS = (
     "selection",
@@ -305,13 +304,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m lib.study.selection_speed", description=__doc__.split("\n\n")[0]
     )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=TABLES / "selection_speed.csv",
-        metavar="FILE.csv",
-        help="where the rows go",
-    )
     parser.add_argument("--repeats", type=int, default=9, help="timed runs a row (default 9)")
     parser.add_argument(
         "--sizes",
@@ -328,17 +320,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         action="store_true",
         help="start with the allocator of a fresh process, in which the published loop is about three times slower",
     )
-    given = parser.parse_args(arguments)
-    try:
-        if given.out.suffix != ".csv":
-            raise ValueError(f"out must be a .csv file, got {given.out}")
-        table = measure(given.sizes, given.batches, given.repeats, given.threads, not given.fresh)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    write_table(table, given.out)
-    print(f"done: {given.out}")
-    return 0
+    return table_command(
+        parser,
+        TABLES / "selection_speed.csv",
+        lambda given: measure(given.sizes, given.batches, given.repeats, given.threads, not given.fresh),
+        arguments,
+    )
 
 
 if __name__ == "__main__":

@@ -1,5 +1,8 @@
 """Turn per-question records into the tables that figures, claims and readers use."""
 
+import argparse
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -101,3 +104,39 @@ def write_table(table: pd.DataFrame, path: Path | str) -> Path:
     finally:
         part.unlink(missing_ok=True)
     return path
+
+
+def table_command(
+    parser: argparse.ArgumentParser,
+    default: Path,
+    make: Callable[[argparse.Namespace], pd.DataFrame],
+    arguments: Sequence[str] | None = None,
+) -> int:
+    """Run a command line that makes one table: add ``--out``, parse, make, write.
+
+    Parameters
+    ----------
+    parser
+        With the command's own arguments.
+    default
+        Where the table goes unless told.
+    make
+        From the parsed arguments to the table; its ValueError is the user's.
+
+    Returns
+    -------
+    int
+        Exit status: 0 done, 2 a bad argument.
+    """
+    parser.add_argument("--out", type=Path, default=default, metavar="FILE.csv", help="where the rows go")
+    given = parser.parse_args(arguments)
+    try:
+        if given.out.suffix != ".csv":
+            raise ValueError(f"out must be a .csv file, got {given.out}")
+        table = make(given)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    write_table(table, given.out)
+    print(f"done: {given.out}")
+    return 0

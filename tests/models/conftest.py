@@ -222,15 +222,6 @@ def greedy(model, inputs, steps=4, **kwargs):
     )
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Tensors this small are faster on one thread than on two that wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="session")
 def clip():
     return build_clip()

@@ -29,10 +29,6 @@ fixed = settings(max_examples=EACH, deadline=None, derandomize=True, database=No
 grids = st.tuples(st.integers(1, 4), st.integers(1, 4))
 
 
-def test_there_are_ten_thousand_cases():
-    assert EACH * len(methods.NAMES) >= CASES
-
-
 @pytest.mark.parametrize("name", methods.NAMES)
 def test_every_choice(name):
     """Exact, distinct, ascending, in range, the same twice, free of batch mates, and whole where all is kept."""

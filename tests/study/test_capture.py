@@ -14,15 +14,6 @@ from lib.study.evaluate import MODEL
 pytestmark = pytest.mark.skipif(not (MODEL / "config.json").is_file(), reason="no embedded model here")
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Two threads would wait for each other on a model this small."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def loaded():
     return load(MODEL)

@@ -86,15 +86,6 @@ def empty(*shape):
     return torch.empty(*shape, device="meta", dtype=torch.bfloat16)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Tensors this small are faster on one thread than on two that wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def model():
     return llava(LLAVA, "meta", torch.bfloat16)

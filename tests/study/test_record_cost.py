@@ -3,6 +3,7 @@
 import math
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -10,22 +11,13 @@ from matplotlib.text import Text
 
 from lib.models.architectures import LLAVA, NEXT, SIZES, Architecture
 from lib.pruning.methods import make
-from lib.study import cost, cost_panels, looks, record_cost, savings, timing
+from lib.study import cost, cost_panels, looks, record_cost, savings, speedups, time_panels, timing
 from lib.study.bench import BEFORE, Bench, held, shrinking
 from lib.study.claims import read_claims
 from lib.study.record_cost import BORN, WHOLE, Point
 
 TINY = SIZES["tiny"][0]
 HOST = torch.device("cpu")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Tensors this small are faster on one thread than on two that wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +130,7 @@ class TestPlan:
 
 class TestRecord:
     def test_rows_say_what_they_are(self, folder):
-        rows = savings.load(folder)
+        rows = speedups.load(folder)
         assert set(rows["architecture"]) == {TINY.name}
         assert (rows["repeats"] == 1).all()
         assert not rows.duplicated(list(record_cost.KEYS)).any()
@@ -214,39 +206,42 @@ class TestSavings:
     """Tables out of records: shapes and arithmetic, whatever the times were."""
 
     def test_tables_and_sentences_can_be_made(self, folder):
-        rows = savings.of_setup(savings.load(folder))
-        peaks = savings.load_ceilings(folder)[timing.device_name("cpu")]
+        rows = speedups.of_setup(speedups.load(folder))
+        peaks = speedups.load_ceilings(folder)[timing.device_name("cpu")]
         methods = ("desap", "adaptprune")
-        assert savings.batches_of(rows, methods) == [1]
-        assert "scaled-down" in savings.setup_sentence(rows)
-        assert savings.answer_sentence(rows, methods).startswith("**Answer.**")
-        table = savings.roofline_table(rows, peaks)
+        assert speedups.batches_of(rows, methods) == [1]
+        assert "scaled-down" in speedups.setup_sentence(rows)
+        assert speedups.answer_sentence(rows, methods).startswith("**Answer.**")
+        table = speedups.roofline_table(rows, peaks)
         assert set(table["explained by"]) <= {"arithmetic", "memory", "overhead"}
-        assert len(savings.backends(rows)) == 1
-        assert savings.launches(rows).empty
-        assert set(savings.pays_table(rows, methods)["sure"]) <= {"faster", "slower", "undecided"}
-        assert set(savings.measured_answers(rows)["new_tokens"]) == {1, 8, 32}
+        roof = np.minimum(table["FLOP a byte"] * peaks.bandwidth, peaks.flops) / 1e12
+        np.testing.assert_allclose(table["TFLOP/s"], table["share of ceiling"] * roof)
+        assert len(speedups.backends(rows)) == 1
+        assert set(speedups.context(rows)["claim"]) == {"D-12", "D-13", "A-5"}
+        assert speedups.launches(rows).empty
+        assert set(speedups.pays_table(rows, methods)["sure"]) <= {"faster", "slower", "undecided"}
+        assert set(speedups.measured_answers(rows)["new_tokens"]) == {1, 8, 32}
 
     def test_an_answer_is_its_parts_and_its_steps(self, folder):
-        rows = savings.of_setup(savings.load(folder))
-        found = savings.parts(rows, "adaptprune", 1)
+        rows = speedups.of_setup(speedups.load(folder))
+        found = speedups.parts(rows, "adaptprune", 1)
         assert list(found) == [
             "vision tower", "projector", "decoder cues", "selection", "prefill", "decode step",
         ]  # fmt: skip
-        one, nine = (savings.answer_of(found, count).median for count in (1, 9))
+        one, nine = (speedups.answer_of(found, count).median for count in (1, 9))
         assert nine - one == pytest.approx(8 * found["decode step"].median)
 
     def test_ratio_takes_the_widest_interval(self):
-        ratio = savings.Span(4.0, 3.0, 6.0).over(savings.Span(2.0, 1.0, 3.0))
+        ratio = speedups.Span(4.0, 3.0, 6.0).over(speedups.Span(2.0, 1.0, 3.0))
         assert ratio == (2.0, 1.0, 6.0)
 
     def test_no_records_is_an_error_with_the_remedy(self, tmp_path):
         with pytest.raises(ValueError, match=r"run python -m lib.study.record_cost"):
-            savings.load(tmp_path)
+            speedups.load(tmp_path)
 
     def test_formulas_need_no_record(self):
         assert "9.19 times" in savings.counting_sentence()
-        met = savings.met_at(savings.text_curve(40), savings.PRINTED_SAVING)
+        met = savings.met_at(savings.text_curve(40), savings.printed("A-4", "operations saved"))
         assert met == {LLAVA.name: 26, NEXT.name: None}
         shown = savings.against_published()
         assert shown.loc["DeSAP", "printed, T"] == shown.loc["DeSAP", "formula, ends with 64"]
@@ -258,15 +253,17 @@ class TestSavings:
 
     def test_figures_can_be_drawn_and_read(self, folder):
         looks.theme()
-        rows, methods = savings.of_setup(savings.load(folder)), ("desap", "adaptprune")
+        rows, methods = speedups.of_setup(speedups.load(folder)), ("desap", "adaptprune")
+        peaks = speedups.load_ceilings(folder)[timing.device_name("cpu")]
         table = cost.countings(LLAVA, savings.BUDGETS)
         names = ("none", "desap", "pyramiddrop")
         figures = [
-            cost_panels.gain_lines(savings.prefill_gain(rows)),
-            cost_panels.time_bars(savings.part_times(rows, methods, 1), 1),
-            cost_panels.answer_lines(savings.break_even(rows, methods), savings.measured_answers(rows)),
-            cost_panels.counting_bars(table, savings.PRINTED_TIMES),
-            cost_panels.text_lines(savings.text_curve(10), savings.PRINTED_SAVING),
+            time_panels.gain_lines(speedups.prefill_gain(rows)),
+            time_panels.roofline_points(speedups.roofline_table(rows, peaks), peaks),
+            time_panels.time_bars(speedups.part_times(rows, methods, 1), 1),
+            time_panels.answer_lines(speedups.break_even(rows, methods), speedups.measured_answers(rows)),
+            cost_panels.counting_bars(table, 10),
+            cost_panels.text_lines(savings.text_curve(10), savings.printed("A-4", "operations saved")),
             cost_panels.layer_lines(savings.layers(names), 64, names),
             cost_panels.part_bars(savings.by_part(("none", "desap"))),
         ]

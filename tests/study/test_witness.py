@@ -18,15 +18,6 @@ LOOKS_AT_TEXT = {name for name in METHODS if make(name, keep=1).needs().text}
 MAPS = {"desap": 1, "multicue": 1}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Tensors this small are faster on one thread than on two that wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def bench():
     sizes = SIZES["tiny"][0]
