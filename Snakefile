@@ -18,7 +18,7 @@ NEEDS = {
     "32_multi_turn": ["11_desap_claims", "21_adaptprune_claims", "31_head_to_head"],
     "90_verdicts": ["11_desap_claims", "21_adaptprune_claims"],
 }
-MEASURING = {"11_desap_claims", "21_adaptprune_claims", "30_cues", "31_head_to_head", "32_multi_turn", "80_train_scenes"}  # these use both cores
+MEASURING = {"11_desap_claims", "21_adaptprune_claims", "30_cues", "31_head_to_head", "32_multi_turn", "41_latency", "80_train_scenes"}  # these use both cores
 WEIGHTS = [path for path in glob.glob("data/models/**/*.safetensors", recursive=True) if "checkpoints" not in path]
 
 

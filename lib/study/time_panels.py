@@ -163,7 +163,8 @@ def roofline_points(table: pd.DataFrame, peaks: Ceilings) -> Figure:
     roof = np.minimum(reach * peaks.bandwidth, peaks.flops) / 1e12
     ax.plot(reach, roof, color="0.2", linewidth=2)
     ax.text(ends[1], 1.06 * roof[-1], "arithmetic ceiling", ha="right", va="bottom")
-    ax.text(1.1 * ends[0], 1.25 * roof[0], "bandwidth\nceiling", ha="left", va="bottom")
+    middle = np.sqrt(ends[0] * ridge)
+    ax.text(1.15 * middle, 0.95 * middle * peaks.bandwidth / 1e12, "bandwidth ceiling", ha="left", va="top")
     for number, ((part, batch), mine) in enumerate(table.groupby(["part", "batch"], sort=False)):
         colour, marker, _ = LINES[number % len(LINES)]
         for whole, face in ((True, colour), (False, "white")):
@@ -183,6 +184,7 @@ def roofline_points(table: pd.DataFrame, peaks: Ceilings) -> Figure:
     ax.set(
         xscale="log",
         yscale="log",
+        ylim=(None, 1.6 * roof[-1]),
         xlabel="operations a byte that must move (log scale)",
         ylabel="TFLOP/s reached (log scale)",
         title=f"Of what the device allows, prefills reach {prefill.min():.0%} to {prefill.max():.0%}, "
