@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from lib.pruning.checks import check_grid, check_number, check_option, check_scores, check_shape
-from lib.pruning.picking import ORDERS, budget, first_highest, in_order, score_rows
+from lib.pruning.picking import ENGINES, ORDERS, budget, first_highest, in_order, score_rows
 from lib.pruning.precision import closest_cosine, cosine_table, unit, wide
 
 
@@ -27,6 +27,7 @@ def adaptive_nms(
     sigma_distance: float = 1.5,
     sigma_similarity: float = 0.05,
     order: str = "raster",
+    engine: str = "torch",
 ) -> Tensor:
     """Pick the highest score again and again, each time fading the neighbours that are near *and* look alike.
 
@@ -49,12 +50,19 @@ def adaptive_nms(
         In units of cosine. Infinity switches likeness off: every neighbour in reach fades by its distance.
     order
         "raster" gives ascending positions, "picked" the order of picking.
+    engine
+        "torch" runs anywhere. "triton" runs :mod:`lib.pruning.kernels` on a CUDA device; no device has verified it yet.
 
     Returns
     -------
     Tensor
         [B, k] int64. A chosen token is never chosen again, also when every score left is zero, where the
         released code repeats itself; then the lowest position left comes next.
+
+    Raises
+    ------
+    ValueError
+        On a bad argument, and where engine "triton" cannot take the inputs.
 
     Source: AdaptPrune, released code. Only the window's features are compared at each pick, so memory is linear
     in N (and in the window).
@@ -66,7 +74,15 @@ def adaptive_nms(
     check_number("sigma_distance", sigma_distance, above=0.0, finite=False)
     check_number("sigma_similarity", sigma_similarity, above=0.0, finite=False)
     check_option("order", order, ORDERS)
+    check_option("engine", engine, ENGINES)
     count = budget(keep, tokens)
+    if engine == "triton":
+        from lib.pruning import kernels  # here: nothing else needs Triton
+
+        kernels.check(scores, features, grid, radius, sigma_similarity)
+        return kernels.adaptive_nms(
+            scores, features, grid, count, radius, sigma_distance, sigma_similarity, order
+        )
     reach = _reach(rows, columns, radius, sigma_distance, scores.device)
     likeness = None if math.isinf(sigma_similarity) else _likeness(features, batch, tokens)
     # A width so narrow that its square vanishes still has to give 0 for equal tokens, not 0 times infinity.

@@ -40,7 +40,7 @@ from lib.pruning.peers import (
     VisionZip,
     VisPruner,
 )
-from lib.pruning.selection import adaptive_nms, split_top_k, top_k
+from lib.pruning.selection import ENGINES, adaptive_nms, split_top_k, top_k
 from lib.pruning.staged import PyramidDrop, SparseVLM
 
 __all__ = [
@@ -229,6 +229,7 @@ class AdaptPrune(Method):
     sigma_similarity: float = 0.05  # released code, cosine
     keys: str = "raw"  # released code; "normed" is the key that the attention sees, before rotation
     scale_to_grid: bool = False  # our extension: cells of a 24x24 grid instead of cells of this one
+    engine: str = "torch"  # what computes the choice; "triton" on a CUDA device
 
     def __post_init__(self) -> None:
         Method.__post_init__(self)
@@ -238,6 +239,7 @@ class AdaptPrune(Method):
             check_number(sigma, getattr(self, sigma), above=0.0)
         check_number("radius", self.radius, least=0.0)
         check_option("keys", self.keys, KEYS)
+        check_option("engine", self.engine, ENGINES)
 
     def needs(self) -> Needs:
         return Needs(attention=True, keys=self.keys if self.similarity else None)
@@ -259,6 +261,7 @@ class AdaptPrune(Method):
             radius=self.radius * cell if self.spatial else math.inf,
             sigma_distance=self.sigma_distance * cell if self.spatial else math.inf,
             sigma_similarity=self.sigma_similarity if self.similarity else math.inf,
+            engine=self.engine,
         )
         return Choice(kept, scores)
 

@@ -13,6 +13,7 @@ from lib.pruning.checks import check_integer, check_number, check_option, check_
 
 ROUNDINGS: dict[str, Callable[[float], int]] = {"floor": math.floor, "round": round, "ceil": math.ceil}
 ORDERS = ("raster", "picked")
+ENGINES = ("torch", "triton")
 
 
 def check_keep(keep: int | float) -> int | float:

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from lib.pruning.checks import check_grid, check_integer, check_number, check_shape
 from lib.pruning.greedy import adaptive_nms, dpp_map, max_min
-from lib.pruning.picking import ORDERS, ROUNDINGS, budget, highest, score_rows
+from lib.pruning.picking import ENGINES, ORDERS, ROUNDINGS, budget, highest, score_rows
 
 __all__ = [
+    "ENGINES",
     "ORDERS",
     "ROUNDINGS",
     "adaptive_nms",
