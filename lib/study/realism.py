@@ -18,6 +18,7 @@ import torch
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
+from tqdm import tqdm
 
 from lib.models.hub import Loaded, load
 from lib.paths import PUBLISHED
@@ -28,6 +29,7 @@ from lib.pruning.precision import cosine
 from lib.study import capture, records
 from lib.study.evaluate import MODEL, TEST_PICTURES, TEST_SEED, test_set, weights_digest
 from lib.study.looks import BLUE, GREY, ORANGE
+from lib.study.measures import layer_cosines
 from lib.study.mechanisms import distances
 from lib.study.questions import evidence_mask
 from lib.study.scenes import EMPTY
@@ -94,7 +96,7 @@ def neighbour_excess(features: Tensor, grid: tuple[int, int]) -> np.ndarray:
 
 
 def measure(loaded: Loaded, questions: int = 0) -> pd.DataFrame:
-    """Measure every property of `known` but the residual's, which other records hold: `measure` rows.
+    """Measure every property of `known`: `measure` rows without their model.
 
     Parameters
     ----------
@@ -102,7 +104,11 @@ def measure(loaded: Loaded, questions: int = 0) -> pd.DataFrame:
     questions : test pictures, one question with evidence each; 0 takes all.
     """
     asked, grid = capture.sample(questions), test_set()[0].layout.grid
-    parts = [_batch(loaded, asked[first : first + BATCH], grid) for first in range(0, len(asked), BATCH)]
+    firsts = tqdm(range(0, len(asked), BATCH), desc="properties", leave=False)
+    parts = [_batch(loaded, asked[first : first + BATCH], grid) for first in firsts]
+    images = test_set()[0].images[: questions or TEST_PICTURES]
+    names = [f"test-{TEST_SEED}-{row:04d}" for row in range(len(images))]
+    parts.append(residual_rows(layer_cosines(loaded.model, images, names)))
     return pd.concat(parts, ignore_index=True)[list(COLUMNS)]
 
 
@@ -161,13 +167,11 @@ def record(folder: Path, questions: int = 0, model: Path = MODEL) -> Path:
     return records.write(frame, folder / "measures" / "realism.parquet", facts, kind="measure")
 
 
-def residual_rows(measures: pd.DataFrame) -> pd.DataFrame:
-    """The residual's property out of D-16's records: cosine with the residual minus cosine with the attention part."""
-    names = ["cosine_residual", "cosine_attention"]
-    wide = measures[measures["measure"].isin(names)].pivot(
-        index="image_id", columns="measure", values="value"
-    )
-    value = (wide[names[0]] - wide[names[1]]).rename("value").reset_index()
+def residual_rows(cosines: pd.DataFrame) -> pd.DataFrame:
+    """Cosine of the hidden state with the residual minus with the attention part, from rows of `layer_cosines`."""
+    keys = ["suite", "question_id", "image_id"]
+    wide = cosines.pivot(index=keys, columns="measure", values="value")
+    value = (wide["cosine_residual"] - wide["cosine_attention"]).rename("value").reset_index()
     return value.assign(measure="real_residual")
 
 
@@ -179,10 +183,9 @@ def table(measures: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     DataFrame
         The columns of `known`, then n, estimate, low, high and found ("like real models", "unlike", "unclear").
     """
-    rows = pd.concat([measures, residual_rows(measures)])
     out = []
     for row in known().itertuples():
-        mine = rows[rows["measure"] == row.measure]
+        mine = measures[measures["measure"] == row.measure]
         if mine.empty:
             raise ValueError(
                 f"records hold no measure {row.measure}; run this notebook with source live first"
