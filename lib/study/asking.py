@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +42,7 @@ class Session:
     weights : which weights these are.
     template : "own" (the processor's chat template, else USER: ... ASSISTANT:) or "vicuna".
     batch : questions at once.
+    code : which code asks: commit and versions as of the session's start.
     """
 
     loaded: Loaded
@@ -50,6 +50,7 @@ class Session:
     weights: str
     template: str = "own"
     batch: int = 8
+    code: dict[str, object] = field(default_factory=records.provenance)
 
 
 @dataclass(frozen=True)
@@ -230,11 +231,13 @@ def answer_all(
     wanted = min(limit or total, total)
     if not wanted:
         raise ValueError(f"{of.name}: the files hold no question")
-    path, started = journal_path(out, of, arm), time.time()
+    path, record = journal_path(out, of, arm), record_path(out / "records" / of.name, arm)
     with (
         journal.opened(path, header_of(session, of, files, arm)) as book,
         tqdm(total=wanted, initial=min(book.done, wanted), desc=f"{of.name} {path.stem}", unit="q") as bar,
     ):
+        if book.done >= wanted and record.exists() and records.read_provenance(record)["n"] == wanted:
+            return
         if book.done < wanted:
             left = itertools.islice(questions(of, files, book.last + 1), wanted - book.done)
             size = session.batch
@@ -242,7 +245,7 @@ def answer_all(
                 rows, size = halving(lambda part: answers(session, of, arm, part), puts, size)
                 book.append(rows, "" if size == session.batch else f"batches of {size}: memory ran out")
                 bar.update(len(rows))
-    _record(session, of, arm, out, wanted, round(time.time() - started, 1))
+    _record(session, of, arm, out, wanted)
 
 
 def _batches(puts: Iterator[Put], size: int) -> Iterator[list[Put]]:
@@ -250,7 +253,7 @@ def _batches(puts: Iterator[Put], size: int) -> Iterator[list[Put]]:
         yield batch
 
 
-def _record(session: Session, of: Benchmark, arm: Arm, out: Path, wanted: int, seconds: float) -> None:
+def _record(session: Session, of: Benchmark, arm: Arm, out: Path, wanted: int) -> None:
     """Write the answers as a record of this study, provenance inside."""
     header, rows, notes = journal.read(journal_path(out, of, arm))
     frame = pd.DataFrame(rows[:wanted])
@@ -267,14 +270,9 @@ def _record(session: Session, of: Benchmark, arm: Arm, out: Path, wanted: int, s
         kept_on_evidence=np.nan,
         seed=arm.seed,
     ).drop(columns=["row", "extra"])
-    facts = records.provenance(
-        **header,
-        notes=notes,
-        device=str(session.loaded.model.device),
-        batch=session.batch,
-        n=len(frame),
-        seconds=seconds,
-    )
+    device = str(session.loaded.model.device)
+    facts = header | {"notes": notes, "device": device, "batch": session.batch, "n": len(frame)}
+    facts |= session.code
     records.write(frame, record_path(out / "records" / of.name, arm), facts)
 
 

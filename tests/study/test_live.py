@@ -42,7 +42,7 @@ def checkpoint(loaded, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def some():
-    return files.scenes(6)
+    return files.scenes(4)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def ask(checkpoint, data, out, *words):
 @pytest.fixture(scope="module")
 def run(checkpoint, data, tmp_path_factory):
     out = tmp_path_factory.mktemp("out")
-    assert ask(checkpoint, data[0], out, "--methods", "desap,fastv", "--keep", KEEP, "--batch", 6) == 0
+    assert ask(checkpoint, data[0], out, "--methods", "desap,fastv", "--keep", KEEP, "--batch", 8) == 0
     return out
 
 
@@ -107,10 +107,10 @@ def test_records_can_be_read_by_the_study(run, data):
     assert (told["template"], told["dtype"], told["notes"]) == ("own", "float32", [])
     gqa = frame[(frame["suite"] == "gqa") & (frame["arm"] == "none")]
     assert gqa["correct"].mean() > 0.3  # one place of four, six colours: the model does see the pictures
-    assert gqa["image_id"].nunique() == 6
+    assert gqa["image_id"].nunique() == 4
     assert "Answer the question" not in " ".join(gqa["question"])
-    pruned = frame[(frame["suite"] == "gqa") & (frame["arm"] == "desap")]
-    assert gqa["prediction"].tolist() != pruned["prediction"].tolist()
+    full, pruned = (frame[frame["arm"] == arm]["prediction"].tolist() for arm in ("none", "desap"))
+    assert full != pruned
 
 
 def test_a_second_run_asks_nothing_again(run, checkpoint, data, monkeypatch):
@@ -122,7 +122,7 @@ def test_a_second_run_asks_nothing_again(run, checkpoint, data, monkeypatch):
 
 def test_killed_and_resumed_equals_uninterrupted(checkpoint, some, tmp_path):
     data, words = tmp_path / "data", ("--benchmarks", "gqa", "--methods", "cls", "--keep", KEEP, "--batch", 2)
-    wanted = files.gqa(data, some * 5, files=3)
+    wanted = files.gqa(data, some * 3, files=3)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     command = [
         sys.executable,
@@ -162,7 +162,7 @@ def session(loaded, **fields):
 def test_memory_that_runs_out_halves_the_batch(loaded, data, tmp_path, monkeypatch):
     of = chosen("pope")[0]
     found, arm = files_of(of, data[0]), Arm(method=make("cls", keep=KEEP))
-    asking.answer_all(session(loaded, batch=6), of, found, arm, tmp_path / "a")
+    asking.answer_all(session(loaded, batch=4), of, found, arm, tmp_path / "a")
     generate, sizes = loaded.model.generate, []
 
     def tight(**inputs):
@@ -172,12 +172,12 @@ def test_memory_that_runs_out_halves_the_batch(loaded, data, tmp_path, monkeypat
         return generate(**inputs)
 
     monkeypatch.setattr(loaded.model, "generate", tight)
-    asking.answer_all(session(loaded, batch=6), of, found, arm, tmp_path / "b")
-    assert sizes == [6, 3, 1] + [1] * 5
+    asking.answer_all(session(loaded, batch=4), of, found, arm, tmp_path / "b")
+    assert sizes == [4, 2, 2]
     plain, halved = (records.read_folder(tmp_path / name / "records") for name in "ab")
     assert plain.equals(halved)
     told = records.read_provenance(next((tmp_path / "b").rglob("*.parquet")))
-    assert told["notes"] == ["batches of 1: memory ran out"]
+    assert told["notes"] == ["batches of 2: memory ran out"]
 
 
 def test_one_question_that_does_not_fit_is_an_error():
