@@ -108,9 +108,8 @@ def prompt_of(processor, prompt: str, media: str, template: str) -> str:
     prompt = prompt.replace(token, "").strip()  # a placeholder in a question would ask for a second picture
     if template == "own" and getattr(processor, "chat_template", None):
         content = [{"type": media}, {"type": "text", "text": prompt}]
-        return processor.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True
-        )
+        talk = [{"role": "user", "content": content}]
+        return processor.apply_chat_template(talk, add_generation_prompt=True, tokenize=False)
     return (VICUNA if template == "vicuna" else PLAIN).format(media=token, prompt=prompt)
 
 
@@ -292,11 +291,11 @@ def scores(out: Path, of: Benchmark, arm: Arm, limit: int = 0) -> pd.DataFrame:
     return pd.DataFrame(
         {
             **told,
-            "tokens": round(tokens, 1),
+            "tokens": tokens,
             "benchmark": of.name,
             "metric": name,
             "n": len(rows.correct),
-            "score": round(value * (100 if metric.percent and name != "rotations" else 1), 2),
+            "score": value * (100 if metric.percent and name != "rotations" else 1),
         }
         for name, value in metric.all(rows).items()
     )
@@ -334,7 +333,13 @@ def table(out: Path, benchmarks: Iterable[Benchmark], arms: Sequence[Arm], limit
         means = _ratios(some)
         n = len(set(means["suite"]) - {ALL})
         extra.append(means[means["suite"] == ALL].assign(benchmark=name, metric="retention", n=n))
-    return pd.concat([frame, *extra], ignore_index=True)[list(COLUMNS)]
+    found = pd.concat([frame, *extra], ignore_index=True).round({"score": 2, "tokens": 1})
+    order = {arm.label: place for place, arm in enumerate(arms)}
+    block = {name: place for place, name in enumerate(dict.fromkeys(found["benchmark"]))}
+    places = found.assign(a=found["benchmark"].map(block), b=found["method"].map(order)).sort_values(
+        ["a", "b"], kind="stable"
+    )
+    return found.loc[places.index, list(COLUMNS)].reset_index(drop=True)
 
 
 def _ratios(head: pd.DataFrame) -> pd.DataFrame:
