@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from PIL import Image
 from tqdm import tqdm
 from transformers import LogitsProcessorList
 
@@ -41,6 +42,7 @@ class Session:
     name : of the model, without a machine's path.
     weights : which weights these are.
     template : "own" (the processor's chat template, else USER: ... ASSISTANT:) or "vicuna".
+    square : pad pictures to squares first (see `squared`).
     batch : questions at once.
     code : which code asks: commit and versions as of the session's start.
     """
@@ -49,6 +51,7 @@ class Session:
     name: str
     weights: str
     template: str = "own"
+    square: bool = False
     batch: int = 8
     code: dict[str, object] = field(default_factory=records.provenance)
 
@@ -113,6 +116,17 @@ def prompt_of(processor, prompt: str, media: str, template: str) -> str:
     return (VICUNA if template == "vicuna" else PLAIN).format(media=token, prompt=prompt)
 
 
+def squared(image: Image.Image, mean: Sequence[float]) -> Image.Image:
+    """A picture in the middle of a square of the processor's mean colour.
+
+    So LLaVA-1.5 was trained and evaluated; the processor of its hub checkpoint cuts the longer side off instead.
+    """
+    side = max(image.size)
+    made = Image.new("RGB", (side, side), tuple(int(255 * part) for part in mean))
+    made.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+    return made
+
+
 def refuse_nan(_: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
     """Stop a generation whose scores are no numbers: its answers would look like answers."""
     if torch.isnan(scores).any():
@@ -126,11 +140,14 @@ def answers(session: Session, of: Benchmark, arm: Arm, puts: Sequence[Put]) -> l
     """Answer one batch under one arm: rows for the journal."""
     loaded = session.loaded
     processor, model = loaded.processor, loaded.model
+    media = [put.media for put in puts]
+    if session.square and of.media == "image":
+        media = [squared(image, processor.image_processor.image_mean) for image in media]
     prompts = [prompt_of(processor, put.asked.prompt, of.media, session.template) for put in puts]
     begin = processor.tokenizer.bos_token
     twice = begin is not None and prompts[0].startswith(begin)  # some chat templates write the start token
     inputs = processor(
-        **{f"{of.media}s": [put.media for put in puts]},
+        **{f"{of.media}s": media},
         text=prompts,
         padding=True,
         return_tensors="pt",
@@ -201,6 +218,7 @@ def header_of(session: Session, of: Benchmark, files: Mapping[str, Sequence[Path
         "benchmark": of.name,
         "prompt": of.prompt,
         "template": session.template,
+        "square": session.square,
         "arm": arm.label,
         "fields": asdict(arm.method),
         "files": [[path.name, path.stat().st_size] for paths in files.values() for path in paths],

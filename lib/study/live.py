@@ -42,6 +42,7 @@ class Plan:
     device: str
     dtype: str
     template: str
+    square: bool
     limit: int
 
 
@@ -86,6 +87,9 @@ def parser() -> argparse.ArgumentParser:
         default="own",
         choices=TEMPLATES,
         help="own (default): the processor's chat template; vicuna: LLaVA-1.5's",
+    )
+    add(
+        "--square", action="store_true", help="pad pictures to squares, as LLaVA-1.5 (not NeXT) was evaluated"
     )
     add(
         "--clip",
@@ -144,6 +148,7 @@ def plan_of(given: argparse.Namespace) -> Plan:
         device=given.device,
         dtype=given.dtype,
         template=given.template,
+        square=given.square,
         limit=given.limit,
     )
 
@@ -191,6 +196,7 @@ def carry_out(plan: Plan) -> Path:
         name=plan.name,
         weights=asking.weights_of(plan.folder),
         template=plan.template,
+        square=plan.square,
         batch=plan.batch,
     )
     for of, files in zip(plan.benchmarks, plan.files, strict=True):

@@ -166,5 +166,6 @@ def every(data, some):
 
 
 def lines(path):
-    """Rows of a journal, batch by batch."""
-    return [json.loads(line)["rows"] for line in path.read_text(encoding="utf-8").splitlines()[1:]]
+    """Rows of a journal, batch by batch; what stands behind the last line end is no batch."""
+    whole = path.read_text(encoding="utf-8").rpartition("\n")[0]
+    return [json.loads(line)["rows"] for line in whole.split("\n")[1:]]

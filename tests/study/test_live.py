@@ -8,11 +8,13 @@ import sys
 import time
 
 import benchmark_files as files
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 
 from lib.models import hub
 from lib.paths import ROOT
@@ -239,6 +241,25 @@ def test_prompts(loaded):
     ]
     with pytest.raises(ValueError, match="msvd: LlavaProcessor reads no video"):
         asking.check_media(loaded, chosen("gqa,msvd"), "own")
+
+
+@pytest.mark.parametrize("size", [(6, 3), (3, 6), (4, 4)])
+def test_squares(size):
+    image = np.asarray(asking.squared(Image.new("RGB", size, "white"), (0.5, 0.25, 0.0)))
+    side = max(size)
+    assert image.shape == (side, side, 3)
+    assert (image == 255).all(-1).sum() == size[0] * size[1]
+    assert (image[side // 2, side // 2] == 255).all()
+    assert image[0, 0].tolist() == ([255] * 3 if size[0] == size[1] else [127, 63, 0])
+
+
+def test_squares_are_other_answers(loaded, data, tmp_path):
+    of, arm = chosen("pope")[0], Arm(method=make("none"))
+    found = files_of(of, data[0])
+    asking.answer_all(session(loaded), of, found, arm, tmp_path, limit=1)
+    with pytest.raises(ValueError, match="made with another square"):
+        asking.answer_all(session(loaded, square=True), of, found, arm, tmp_path, limit=1)
+    asking.answer_all(session(loaded, square=True), of, found, arm, tmp_path / "square", limit=1)
 
 
 def test_what_is_missing_is_said_at_once():
