@@ -212,7 +212,7 @@ def _fields(method: object) -> tuple[str, ...]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line; 0 when all is answered, 2 when something is missing or wrong."""
+    """Command line; 0 when all is answered, 2 when something is missing or wrong, 130 when stopped."""
     given = parser().parse_args(arguments)
     try:
         path = carry_out(plan_of(given))
@@ -220,6 +220,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         hint = f"\n{GATED}" if "hf download" in str(error) else ""
         print(f"error: {error}{hint}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped: the same command goes on from here", file=sys.stderr)
+        return 130
     print(f"done: {path}")
     return 0
 

@@ -19,7 +19,7 @@ from PIL import Image
 from lib.models import hub
 from lib.paths import ROOT
 from lib.pruning.methods import make
-from lib.study import asking, live, records
+from lib.study import asking, live, records, shards
 from lib.study.benchmarks import IMAGES, chosen, files_of
 from lib.study.evaluate import MODEL, Arm
 
@@ -145,6 +145,50 @@ def test_killed_and_resumed_equals_uninterrupted(checkpoint, some, tmp_path):
         rows = [row["row"] for rows in files.lines(whole / name) for row in rows]
         assert rows == list(range(len(wanted)))
     assert (broken / "benchmarks.csv").read_bytes() == (whole / "benchmarks.csv").read_bytes()
+
+
+def test_names_of_the_hub_are_found_in_its_cache(checkpoint, data, tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    for kind, name, source in (
+        ("models", "someone--tiny", checkpoint),
+        ("datasets", "lmms-lab--POPE", data[0] / "POPE"),
+    ):
+        repo = tmp_path / f"{kind}--{name}"
+        (repo / "snapshots").mkdir(parents=True)
+        (repo / "refs").mkdir()
+        (repo / "refs" / "main").write_text("abc")
+        (repo / "snapshots" / "abc").symlink_to(source)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    out = tmp_path / "out"
+    words = ["someone/tiny", "--benchmarks", "pope", "--methods", "none", "--limit", "2", "--out", str(out)]
+    assert live.main(words) == 0
+    assert set(pd.read_csv(out / "benchmarks.csv")["model"]) == {"someone/tiny"}
+
+
+def test_an_interrupt_says_how_to_go_on(checkpoint, data, tmp_path, capsys, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(asking, "answers", interrupted)
+    assert ask(checkpoint, data[0], tmp_path, "--benchmarks", "pope", "--methods", "none") == 130
+    assert "the same command goes on" in capsys.readouterr().err
+
+
+def test_videos_are_read_as_eight_frames(some, tmp_path):
+    frames = [image for image, _ in some] * 3  # 12 frames
+    row = {"video_id": "v1", "question": "what is shown?", "answer": "ring", "frames": frames}
+    files.write(tmp_path, "msvd", [row])
+    of = chosen("msvd")[0]
+    (put,) = asking.questions(of, files_of(of, tmp_path))
+    assert put.media.shape == (8, 96, 96, 3)
+    for taken, place in ((0, 0), (7, 11)):
+        assert np.array_equal(put.media[taken], np.asarray(shards.picture(frames[place])))
+    files.write(tmp_path, "msvd", [row | {"frames": []}])
+    with pytest.raises(
+        ValueError, match=r"msvd: test-00000-of-00001\.parquet row 0: the video has no frames"
+    ):
+        list(asking.questions(of, files_of(of, tmp_path)))
 
 
 def session(loaded, **fields):
