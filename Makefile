@@ -26,9 +26,13 @@ test: env ## unit, property and repository tests, then every notebook against it
 	$(BIN)/python -m pytest -n $(CORES) --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout=900 \
 		--nbval-kernel-startup-timeout=180 --nbval-sanitize-with=nbval.cfg notebooks/
 
-live: env ## the same as study, on all questions (hours on a CPU)
+live: env ## the same as study, on all questions (hours on a CPU); with MODEL=... the papers' benchmarks on that model
+ifdef MODEL
+	$(BIN)/python -m lib.study.live $(MODEL) --benchmarks $(or $(BENCHMARKS),all) $(ARGS)
+else
 	$(SNAKE) --config sweep=data/sweeps/live.yml
 	@$(BIN)/python -m lib.study.readme --show data/runs/live
+endif
 
 figures: env ## draw figures and tables again from the committed records, and the README's table
 	$(SNAKE) --forceall --config sweep=data/sweeps/recorded.yml

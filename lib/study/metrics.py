@@ -5,7 +5,7 @@ paired intervals stay possible. `pope` and `mme` are defined on whole lists and 
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -16,32 +16,38 @@ NUMBER_WORDS = {
     )
 } | {"none": "0"}
 ARTICLES = frozenset({"a", "an", "the"})
-# The words whose apostrophes annotators drop; what they drop is derived below, not listed a second time.
+# The words whose apostrophes annotators drop; what they drop is derived below, not listed a second time. Words with a
+# capital I are left out: the official table has them, but looks words up in lower case, so they never match.
 _CONTRACTED = (
     "ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't "
-    "haven't he'd he'd've he's how'd how'll how's i'd've i'm i've isn't it'd it'd've it'll let's ma'am "
-    "might've mightn't mightn't've must've mustn't needn't not've o'clock oughtn't shan't she'd've she's "
+    "haven't he'd he'd've he's how'd how'll how's isn't it'd it'd've it'll ma'am might've mightn't "
+    "mightn't've must've mustn't needn't not've o'clock oughtn't 'ow's'at shan't she'd've "
     "should've shouldn't shouldn't've somebody'd somebody'd've somebody'll somebody's someone'd "
     "someone'd've someone'll someone's something'd something'd've something'll that's there'd there'd've "
     "there're there's they'd they'd've they'll they're they've 'twas wasn't we'd've we've weren't what'll "
     "what're what's what've when's where'd where's where've who'd who'd've who'll who's who've why'll "
-    "why're why's won't would've wouldn't wouldn't've y'all y'all'd've you'd you'd've you'll you're "
+    "why're why's won't would've wouldn't wouldn't've y'all y'all'd've y'all'll you'd you'd've you'll you're "
     "you've "
 )
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _COMMA_IN_NUMBER = re.compile(r"\d,\d")
 _PERIOD = re.compile(r"\.(?!\d)")
+MME_PERCEPTION = (
+    *("existence", "count", "position", "color", "posters", "celebrity", "scene", "landmark", "artwork"),
+    "OCR",
+)
+MME_COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning")
+ROTATION = 10**6  # MMBench numbers the rotated copies of a question in steps of this
 
 
 def _contraction_table() -> dict[str, str]:
-    """Map every spelling that lacks some apostrophes to the full one."""
-    table = {}
-    for word in _CONTRACTED.split():
-        spots = [position for position, letter in enumerate(word) if letter == "'"]
-        for mask in range(1, 2 ** len(spots)):
-            gone = {spot for bit, spot in enumerate(spots) if mask >> bit & 1}
-            table["".join(letter for position, letter in enumerate(word) if position not in gone)] = word
-    return table
+    """Map every spelling that lacks one apostrophe to the full one; the official table restores no two at once."""
+    return {
+        word[:place] + word[place + 1 :]: word
+        for word in _CONTRACTED.split()
+        for place, letter in enumerate(word)
+        if letter == "'"
+    }
 
 
 CONTRACTIONS = _contraction_table()
@@ -63,6 +69,17 @@ def normalise(text: str) -> str:
         cleaned = cleaned.replace(mark, "" if stands_alone else " ")
     words = (NUMBER_WORDS.get(word, word) for word in _PERIOD.sub("", cleaned).lower().split())
     return " ".join(CONTRACTIONS.get(word, word) for word in words if word not in ARTICLES)
+
+
+def tokenised(text: str) -> str:
+    """Normalise one answer as TextVQA's evaluation does, and LLaVA for answers that it sends to a server.
+
+    Before `normalise`: lower case, commas and question marks removed without a blank, `'s` cut off as a word.
+
+    Source: the answer processor of Pythia / MMF (m4c evaluator), which LLaVA's evaluation calls.
+    """
+    plain = text.lower().replace(",", "").replace("?", "").replace("'s", " 's")
+    return normalise(plain)
 
 
 def _same_length(**arrays: Sequence) -> int:
@@ -97,8 +114,8 @@ def vqa_accuracy(predictions: Sequence[str], answers: Sequence[Sequence[str]]) -
     """Score against several human answers: an answer given by three others is fully right.
 
     For each of the human answers, ``min(1, matches among the others / 3)``; their mean is the score. Both
-    sides are normalised (the official script leaves number words and articles of human answers alone, because
-    the published answer files are already normalised).
+    sides are normalised. (Where all humans agree the official script normalises neither. The published answers
+    are in normal form, as LLaVA's predictions are by `tokenised` before they are scored, so nothing changes.)
 
     Parameters
     ----------
@@ -123,7 +140,10 @@ def vqa_accuracy(predictions: Sequence[str], answers: Sequence[Sequence[str]]) -
 
 
 def _says_yes(text: str) -> bool:
-    """Read a free answer as POPE does: no if its first sentence has "no" or "not", else yes."""
+    """Read a free answer as POPE does: no if its first sentence has "no" or "not", else yes.
+
+    Case does not count (the official script knows "No", "no" and "not" alone).
+    """
     words = text.split(".")[0].replace(",", "").lower().split()
     return not {"no", "not"} & set(words)
 
@@ -231,3 +251,120 @@ def mme(predictions: Sequence[str], answers: Sequence[str], image: Sequence) -> 
     both = np.bincount(place, weights=right) == 2
     accuracy, plus = float(right.mean()), float(both.mean())
     return {"accuracy": accuracy, "accuracy_plus": plus, "score": 100 * (accuracy + plus)}
+
+
+def pope_by_category(
+    predictions: Sequence[str], answers: Sequence[str], category: Sequence[str]
+) -> dict[str, float]:
+    """Score POPE's splits (random, popular, adversarial) one by one and average them, as papers print it.
+
+    Returns
+    -------
+    dict
+        f1, accuracy, yes_ratio: means over the splits; then the same for each split, as `f1_random`.
+    """
+    _same_length(predictions=predictions, answers=answers, category=category)
+    splits = {
+        name: pope(*_chosen(category, name, predictions, answers)) for name in sorted({*map(str, category)})
+    }
+    wanted = ("f1", "accuracy", "yes_ratio")
+    means = {key: float(np.mean([found[key] for found in splits.values()])) for key in wanted}
+    return means | {f"{key}_{name}": found[key] for name, found in splits.items() for key in wanted}
+
+
+def _chosen(names: Sequence, name: str, *columns: Sequence) -> list[list]:
+    """The entries of some columns at which `names` is `name`."""
+    return [
+        [value for value, own in zip(column, names, strict=True) if str(own) == name] for column in columns
+    ]
+
+
+def mme_total(
+    predictions: Sequence[str], answers: Sequence[str], image: Sequence, task: Sequence[str]
+) -> dict[str, float]:
+    """Score all of MME: each task as `mme` does, summed within perception (10 tasks) and cognition (4).
+
+    Returns
+    -------
+    dict
+        score (the sum of both), perception, cognition. Tasks without a question count 0.
+
+    Raises
+    ------
+    ValueError
+        On a task that MME does not have, or an image without exactly two questions.
+    """
+    _same_length(predictions=predictions, answers=answers, image=image, task=task)
+    known = MME_PERCEPTION + MME_COGNITION
+    if foreign := sorted({*map(str, task)} - set(known)):
+        raise ValueError(f"task must be one of {', '.join(known)}; got {foreign[0]!r}")
+    scores = {
+        name: mme(*_chosen(task, name, predictions, answers, image))["score"] for name in {*map(str, task)}
+    }
+    perception = sum(scores.get(name, 0.0) for name in MME_PERCEPTION)
+    cognition = sum(scores.get(name, 0.0) for name in MME_COGNITION)
+    return {"score": perception + cognition, "perception": perception, "cognition": cognition}
+
+
+def option_letter(prediction: str, options: Mapping[str, str]) -> str | None:
+    """Read the chosen option as MMBench does before it asks a judge; None where only a judge could tell.
+
+    A letter that stands alone, bare or marked as an option, if exactly one does (a bare "A" in a longer sentence is
+    an article); else the one option whose text the prediction holds.
+
+    Parameters
+    ----------
+    prediction
+        The model's answer.
+    options
+        Letter to text.
+    """
+    words = prediction.split()
+    marks = (
+        "{}",
+        "{}.",
+        "{},",
+        "{}:",
+        "{})",
+        "{}).",
+        "({})",
+        "({}).",
+        ":{}",
+        ":{},",
+        ":{}.",
+        ":{})",
+        ":{}).",
+    )
+    for mark in marks:
+        named = [letter for letter in "ABCDE" if mark.format(letter) in words]
+        article = mark == "{}" and "A" in words and len(words) > 3
+        if len(named) == 1 and not article:
+            return named[0]
+    held = [letter for letter, text in options.items() if text.lower() in prediction.lower()]
+    return held[0] if len(held) == 1 else None
+
+
+def circular(right: Sequence[float], index: Sequence[int]) -> dict[str, float]:
+    """Score MMBench's circular evaluation: a question counts if it is right under every rotation of its options.
+
+    Parameters
+    ----------
+    right
+        [n] 1 or 0.
+    index
+        [n] the benchmark's numbers; rotations of one question are equal modulo 10**6.
+
+    Returns
+    -------
+    dict
+        accuracy (circular), single (accuracy over all rows), rotations (mean rows a question; 1 means that the
+        data hold no rotations and `accuracy` is not circular).
+    """
+    count = _same_length(right=right, index=index)
+    questions, place = np.unique(np.asarray(index, dtype=np.int64) % ROTATION, return_inverse=True)
+    wrong = np.bincount(place, weights=1.0 - np.asarray(right, dtype=float))
+    return {
+        "accuracy": float((wrong == 0).mean()),
+        "single": float(np.mean(right)),
+        "rotations": count / len(questions),
+    }

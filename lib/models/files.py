@@ -1,0 +1,75 @@
+"""Checkpoint folders on this machine: where they are and whether they are whole. Imports neither torch nor transformers."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+
+from huggingface_hub import try_to_load_from_cache
+
+
+def locate(path_or_repo: str | Path) -> Path:
+    """Folder of a complete checkpoint, without touching the network.
+
+    Raises
+    ------
+    OSError
+        `FileNotFoundError` if there is nothing, or a file is missing; `OSError` if a weight file is cut
+        short.
+    """
+    folder = Path(path_or_repo)
+    if folder.is_dir():
+        check_files(folder, "copy the folder again")
+        return folder
+    name = str(path_or_repo)
+    remedy = f"run: hf download {name}"
+    if isinstance(path_or_repo, Path) or name.count("/") != 1 or name[0] in "./~":
+        raise FileNotFoundError(f"no checkpoint folder at {name}")
+    config = try_to_load_from_cache(name, "config.json")
+    if not isinstance(config, str):
+        raise FileNotFoundError(f"{name} is not in the local hub cache; {remedy}")
+    folder = Path(config).parent
+    check_files(folder, remedy)
+    return folder
+
+
+def check_files(folder: Path, remedy: str) -> None:
+    """Refuse a folder without config.json, or with a weight file that is absent or not as long as it says."""
+    index = folder / "model.safetensors.index.json"
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"config.json is missing in {folder}; {remedy}")
+    shards = ["model.safetensors"]
+    if index.is_file():
+        shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    missing = [shard for shard in shards if not (folder / shard).is_file()]
+    if missing:
+        raise FileNotFoundError(f"{', '.join(missing)} missing in {folder}; {remedy}")
+    for shard in shards:
+        actual, expected = (folder / shard).stat().st_size, _stated_size(folder / shard)
+        if actual != expected:
+            stated = "an unreadable header" if expected is None else f"{expected} bytes by its header"
+            raise OSError(f"{shard} in {folder} is damaged: {actual} bytes, {stated}; {remedy}")
+
+
+def _stated_size(path: Path) -> int | None:
+    """Size in bytes that the header of a safetensors file implies; None if the header itself is cut or
+    broken.
+
+    The file is: header length as 8 bytes little-endian, a JSON header with the offsets of every tensor, the
+    data.
+    """
+    with path.open("rb") as file:
+        prefix = file.read(8)
+        if len(prefix) < 8:
+            return None
+        (length,) = struct.unpack("<Q", prefix)
+        if length > path.stat().st_size:
+            return None
+        header = file.read(length)
+    try:
+        tensors = json.loads(header)
+    except ValueError:
+        return None
+    ends = [entry["data_offsets"][1] for name, entry in tensors.items() if name != "__metadata__"]
+    return 8 + length + max(ends, default=0)
