@@ -14,7 +14,7 @@ any field of the method : `keep=64` (count), `keep=0.25` (share; `keep=1.0` is a
     `positions=original`, `saliency_layer=-2`, `depths=[0.25,0.5,0.75]`.
 clip : the text side that belongs to the vision tower, for methods that hear the question; a checkpoint's own folder `clip`
     is found.
-text : what such a method hears. "question", the default, leaves out the `pre_prompt` and `post_prompt` that the task
+hears : what such a method is told. "question", the default, leaves out the `pre_prompt` and `post_prompt` that the task
     declares ("Answer the question using a single word or phrase."), as they say nothing about the image; "prompt" is all
     that the user says. The model is always asked everything.
 chat_template : file with a Jinja template; the default is the processor's own. LLaVA-1.5's authors open with a system
@@ -52,7 +52,7 @@ from lib.pruning.checks import check_option
 from lib.pruning.methods import Method, make
 
 MODEL_ID = "hf_pruned"
-TEXTS = ("question", "prompt")
+HEARS = ("question", "prompt")
 MAX_NEW_TOKENS = 1024  # as lmms-eval's own LLaVA adapter, for tasks that state none
 
 
@@ -85,7 +85,10 @@ def build_method(name: str, given: Mapping[str, object]) -> Method:
         if isinstance(value, float) and value < 0 and value.is_integer():
             fields[field] = int(value)
         elif isinstance(value, str) and value.startswith("["):
-            fields[field] = tuple(json.loads(value))
+            try:
+                fields[field] = tuple(json.loads(value))
+            except json.JSONDecodeError:
+                raise ValueError(f"{field} must be a JSON list, got {value!r}") from None
     return make(name, **fields)
 
 
@@ -120,7 +123,7 @@ def open_model(
 
 
 def read_messages(
-    processor, messages: Sequence[Mapping], text: str = "question", frame: Mapping[str, object] | None = None
+    processor, messages: Sequence[Mapping], hears: str = "question", frame: Mapping[str, object] | None = None
 ) -> Ask:
     """Turn a task's messages into a request.
 
@@ -128,7 +131,7 @@ def read_messages(
     ----------
     messages : {"role", "content"} each; content is a list of {"type": "image", "url": image or file} and {"type": "text",
         "text"}.
-    text : one of `TEXTS`.
+    hears : one of `HEARS`.
     frame : the task's `pre_prompt` and `post_prompt`, which are no part of the question.
 
     Raises
@@ -136,7 +139,7 @@ def read_messages(
     ValueError
         If there is anything but text and one image.
     """
-    check_option("text", text, TEXTS)
+    check_option("hears", hears, HEARS)
     parts = [part for message in messages for part in message["content"]]
     images = [part["url"] for part in parts if part["type"] == "image"]
     kinds = {part["type"] for part in parts} - {"image", "text"}
@@ -158,7 +161,7 @@ def read_messages(
         for part in message["content"]
         if part["type"] == "text"
     )
-    if text == "question":
+    if hears == "question":
         before, after = ((frame or {}).get(place) or "" for place in ("pre_prompt", "post_prompt"))
         said = said.removeprefix(before).removesuffix(after)
     return Ask(image.convert("RGB"), prompt, said.strip())

@@ -13,7 +13,7 @@ from lmms_eval.api.model import lmms
 from tqdm import tqdm
 
 from lib.pruning.checks import check_option
-from lib.study.harness import MODEL_ID, TEXTS, Ask, answer, batches, build_method, open_model, read_messages
+from lib.study.harness import MODEL_ID, HEARS, Ask, answer, batches, build_method, open_model, read_messages
 
 
 class PrunedModel(lmms):
@@ -32,7 +32,7 @@ class PrunedModel(lmms):
         pretrained,
         method="none",
         *,
-        text="question",
+        hears="question",
         device=None,
         batch_size=1,
         clip=None,
@@ -47,7 +47,7 @@ class PrunedModel(lmms):
             )
         if not str(batch_size).isdecimal() or int(batch_size) < 1:
             raise ValueError(f"batch_size must be a whole number above 0, got {batch_size!r}")
-        self.text, self.batch_size = check_option("text", text, TEXTS), int(batch_size)
+        self.hears, self.batch_size = check_option("hears", hears, HEARS), int(batch_size)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.method = build_method(method, fields)
         self.loaded = open_model(
@@ -72,7 +72,7 @@ class PrunedModel(lmms):
         frame = getattr(getattr(to_messages, "__self__", None), "lmms_eval_specific_kwargs", None)
         try:
             messages = to_messages(self.task_dict[task][split][number])
-            return read_messages(self.loaded.processor, messages, self.text, frame)
+            return read_messages(self.loaded.processor, messages, self.hears, frame)
         except ValueError as error:
             raise ValueError(f"document {number} of {task}: {error}") from error
 

@@ -151,16 +151,21 @@ def plain(loaded, method, rows, instruction):
     return answers
 
 
-def evaluate(folder, name, fields, batch):
+@pytest.fixture(scope="module")
+def manager(folder):
+    from lmms_eval.tasks import TaskManager
+
+    return TaskManager("ERROR", include_path=str(folder), include_defaults=False, model_name="hf_pruned")
+
+
+def evaluate(manager, name, fields, batch):
     """Run all tasks in this process; answers of each task in the order of its documents, and the scores."""
     from lmms_eval.evaluator import simple_evaluate
     from lmms_eval.models import get_model
-    from lmms_eval.tasks import TaskManager
 
     from lib.study.harness_model import PrunedCommand, PrunedModel
 
     assert get_model("hf_pruned") is PrunedCommand
-    manager = TaskManager("ERROR", include_path=str(folder), model_name="hf_pruned")
     model = PrunedModel(str(MODEL), name, device="cpu", batch_size=batch, **fields)
     out = simple_evaluate(
         model=model,
@@ -170,27 +175,27 @@ def evaluate(folder, name, fields, batch):
         device="cpu",
         bootstrap_iters=0,
     )
-    said = {
-        task: [one["resps"][0][0] for one in sorted(found, key=lambda one: one["doc_id"])]
-        for task, found in out["samples"].items()
-    }
-    return said, out["results"]
+    return {task: answers_of(found) for task, found in out["samples"].items()}, out["results"]
+
+
+def answers_of(samples):
+    return [one["filtered_resps"][0] for one in sorted(samples, key=lambda one: one["doc_id"])]
 
 
 @pytest.mark.parametrize("name", ARMS)
-def test_answers_are_those_of_prune_and_generate(folder, rows, loaded, name):
+def test_answers_are_those_of_prune_and_generate(manager, rows, loaded, name):
     method = None if name == "none" else make(name, **ARMS[name])
     expected = {task: plain(loaded, method, rows[task], put) for task, (_, put) in TASKS.items()}
     for batch in (1, 4):
-        said, _ = evaluate(folder, name, ARMS[name], batch)
+        said, _ = evaluate(manager, name, ARMS[name], batch)
         assert said == expected, batch
     assert (
         len({answer for answers in said.values() for answer in answers}) > 3
     )  # the model does say something
 
 
-def test_scores_are_ours(folder, rows):
-    said, results = evaluate(folder, "desap", {"keep": 12}, 5)
+def test_scores_are_ours(manager, rows):
+    said, results = evaluate(manager, "desap", {"keep": 12}, 5)
     ours = metrics.pope(said["pope_local"], [answer for _, _, answer in rows["pope_local"]])
     theirs = results["pope_local"]
     assert theirs["pope_f1_score,none"] == pytest.approx(ours["f1"])
@@ -215,7 +220,7 @@ def test_command(folder, rows, loaded, tmp_path):
     for task, (_, instruction) in TASKS.items():
         (path,) = tmp_path.rglob(f"*_samples_{task}.jsonl")
         samples = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        said = [one["resps"][0][0] for one in sorted(samples, key=lambda one: one["doc_id"])]
+        said = [one["filtered_resps"] for one in sorted(samples, key=lambda one: one["doc_id"])]
         assert said == plain(loaded, method, rows[task], instruction)
     (path,) = tmp_path.rglob("*_results.json")
     assert "method=desap,keep=12" in json.loads(path.read_text(encoding="utf-8"))["config"]["model_args"]
