@@ -17,8 +17,8 @@ clip : the text side that belongs to the vision tower, for methods that hear the
 hears : what such a method is told. "question", the default, leaves out the `pre_prompt` and `post_prompt` that the task
     declares ("Answer the question using a single word or phrase."), as they say nothing about the image; "prompt" is all
     that the user says. The model is always asked everything.
-chat_template : file with a Jinja template; the default is the processor's own. LLaVA-1.5's authors open with a system
-    prompt that the template on the hub lacks.
+chat_template : file with a Jinja template; the default is the processor's own. LLaVA-1.5's own code opens with a
+    system prompt, which a checkpoint's template need not have.
 dtype : a torch name such as float16; the default is the stored one.
 
 What differs from lmms-eval's own adapters: batches of any size (padded on the left), greedy unless a task asks for a

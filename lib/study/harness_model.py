@@ -13,7 +13,7 @@ from lmms_eval.api.model import lmms
 from tqdm import tqdm
 
 from lib.pruning.checks import check_option
-from lib.study.harness import MODEL_ID, HEARS, Ask, answer, batches, build_method, open_model, read_messages
+from lib.study.harness import HEARS, MODEL_ID, Ask, answer, batches, build_method, open_model, read_messages
 
 
 class PrunedModel(lmms):

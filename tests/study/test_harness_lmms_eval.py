@@ -248,3 +248,34 @@ def test_command_refuses_with_one_sentence(folder, tmp_path, arguments, message)
     assert done.returncode == 1
     assert re.fullmatch(f"hf_pruned: ValueError: {message}", done.stderr.splitlines()[-1])
     assert "Traceback" not in done.stderr
+
+
+def request(task, messages):
+    from lmms_eval.api.instance import Instance
+
+    given = ("", lambda doc: messages, {"max_new_tokens": 2}, 7, task, "test")
+    return Instance("generate_until", given, 0, {"task": task, "doc_id": 7, "repeats": 1})
+
+
+def test_model_in_python_raises_what_happened(monkeypatch, tmp_path):
+    from lib.study.harness_model import PrunedCommand, PrunedModel
+
+    with pytest.raises(FileNotFoundError, match="no checkpoint folder"):
+        PrunedModel(str(tmp_path / "none"))
+    with pytest.raises(SystemExit, match="hf_pruned: FileNotFoundError: no checkpoint folder"):
+        PrunedCommand.create_from_arg_string(f"pretrained={tmp_path / 'none'}")
+    for size in ("auto", 0, "2.5"):
+        with pytest.raises(ValueError, match=f"batch_size must be a whole number above 0, got {size!r}"):
+            PrunedModel(MODEL, batch_size=size)
+    model = PrunedModel(MODEL, device="cpu")
+    model.task_dict = {"two": {"test": {7: {}}}}
+    texts = [{"role": "user", "content": [{"type": "text", "text": "a"}]}]
+    with pytest.raises(ValueError, match="document 7 of two: messages must hold one image and text, got "):
+        model.generate_until([request("two", texts)])
+    with pytest.raises(NotImplementedError, match="two has rounds"):
+        model.generate_until_multi_round([request("two", texts)])
+    with pytest.raises(NotImplementedError, match="two asks for likelihoods"):
+        model.loglikelihood([request("two", texts)])
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="WORLD_SIZE must be 1, got 2"):
+        PrunedModel(MODEL)
