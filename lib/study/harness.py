@@ -1,6 +1,7 @@
 """Pruned models inside lmms-eval, by name: its tasks, prompts and metrics unchanged.
 
-Install the extra `harness`. The entry point in pyproject.toml makes the model known to lmms-eval's command:
+Install the extra `harness` in an environment of its own, without constraints.txt: a requirement of lmms-eval's wants an older
+python-dateutil than is pinned there. The entry point in pyproject.toml makes the model known to lmms-eval's command:
 
     lmms-eval eval --model hf_pruned --tasks pope,gqa --batch_size 8 --device cuda:0 --output_path out --log_samples \\
         --model_args pretrained=llava-hf/llava-1.5-7b-hf,clip=openai/clip-vit-large-patch14-336,method=desap,keep=64
