@@ -35,6 +35,11 @@ except ImportError:
 SPECIAL = ("<pad>", "<unk>", "<s>", "</s>", "<image>", "USER:", "ASSISTANT:")
 PAD, UNKNOWN, START, END, IMAGE, USER, ASSISTANT = range(7)
 PROMPT = "USER: <image> {question} ASSISTANT:"
+CHAT_TEMPLATE = (  # gives PROMPT for one question about one image
+    "{% for message in messages %}{{ 'USER: ' if message.role == 'user' else 'ASSISTANT: ' }}"
+    "{% for part in message.content %}{{ '<image>' if part.type == 'image' else part.text }} {% endfor %}{% endfor %}"
+    "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+)
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
 
@@ -204,6 +209,7 @@ def processor(sizes: Sizes, vocab: dict[str, int]) -> LlavaProcessor:
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
         image_token="<image>",
+        chat_template=CHAT_TEMPLATE,
     )
 
 

@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
+from transformers import (
+    AutoImageProcessor,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    PreTrainedModel,
+    ProcessorMixin,
+)
 
 from lib.models.anatomy import Anatomy
 from lib.models.files import check_files, locate
@@ -60,6 +66,10 @@ def load(
     if isinstance(clip, (str, Path)):
         clip = locate(clip)
     processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
+    # With torchvision installed transformers would resize with it, and pixels differ from PIL's by a grey level.
+    processor.image_processor = AutoImageProcessor.from_pretrained(
+        folder, local_files_only=True, backend="pil"
+    )
     kwargs = {} if dtype is None else {"dtype": dtype}
     model = (
         AutoModelForImageTextToText.from_pretrained(folder, local_files_only=True, **kwargs).to(device).eval()
