@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -70,7 +71,7 @@ class Chooser:
         self,
         encoded: Encoded,
         pictures: Sequence[Picture],
-        own: Mapping[str, Tensor] = {},  # noqa: B006 - never written to
+        own: Mapping[str, Tensor] = MappingProxyType({}),
         before: Decision | None = None,
         stage: int = -1,
     ) -> Decision:

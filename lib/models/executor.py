@@ -91,9 +91,9 @@ class Executor:
         """The model's packing of crops, which is run once more on the numbers of their cells."""
 
         @functools.wraps(pack)
-        def packing(image_features, image_sizes, **options):
-            self.encoded.packed = pack_numbers(pack, image_features, image_sizes, options)
-            return pack(image_features, image_sizes, **options)
+        def packing(*args, **kwargs):
+            self.encoded.packed = pack_numbers(pack, inspect.signature(pack).bind(*args, **kwargs).arguments)
+            return pack(*args, **kwargs)
 
         return packing
 

@@ -172,15 +172,12 @@ def patch_grid(vision_config) -> tuple[int, int]:
     return height // down, width // across
 
 
-def pack_numbers(
-    pack: Callable, images: Sequence[Tensor], sizes, options: Mapping
-) -> list[tuple[Tensor, int]]:
+def pack_numbers(pack: Callable, given: Mapping) -> list[tuple[Tensor, int]]:
     """Run a model's packing of crops on the numbers of their cells.
 
     Parameters
     ----------
-    pack, sizes, options : the model's `pack_image_features`, the images' sizes and its other arguments.
-    images : one [tiles, cells, W] an image.
+    pack, given : the model's `pack_image_features` and its arguments, by name; its features are [tiles, cells, W] an image.
 
     Returns
     -------
@@ -191,12 +188,13 @@ def pack_numbers(
     ValueError
         If the model blends cells, so that its tokens are no rows of the projector's output.
     """
+    images = given["image_features"]
     numbers = []
     for image in images:
         cells = torch.arange(image.shape[0] * image.shape[1], dtype=torch.float64).view(*image.shape[:2], 1)
         numbers.append(torch.cat([cells, cells * cells], -1))
     newline = torch.full((2,), torch.nan, dtype=torch.float64)
-    packed, _ = pack(numbers, sizes, **(dict(options) | {"image_newline": newline}))
+    packed, _ = pack(**(dict(given) | {"image_features": numbers, "image_newline": newline}))
     found = []
     for image, pair in zip(images, packed, strict=True):
         cells = pair.nan_to_num(-1.0)

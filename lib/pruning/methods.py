@@ -109,7 +109,9 @@ class DeSAP(Method):
     share: float = 0.5  # paper section 4.3: k1 = k2 = K / 2
     combine: str = "split"  # paper Eq. 5; "sum" of both maps is our control
     similarity: str = "decoupled"  # paper section 3.2; "vanilla" is its baseline, "negated" as in TRIM
-    space: str = "clip"  # paper; "decoder" is our extension: the language model's input embeddings, for any encoder
+    space: str = (
+        "clip"  # paper; "decoder" is our extension: the language model's input embeddings, for any encoder
+    )
     attention: str = "qq"  # paper Eq. 2 and Table 4b
     aligned: bool = True  # paper Eq. 3; False is the plain cosine of its Table 5
     normalised: bool = True  # our reading: section 3.2 speaks of cosine similarity
@@ -127,7 +129,9 @@ class DeSAP(Method):
         check_option("similarity", self.similarity, SIMILARITIES)
         check_option("space", self.space, SPACES)
         if self.space == "decoder" and self.similarity == "decoupled":
-            raise ValueError("similarity must be 'vanilla' or 'negated' with space='decoder', which has nothing to decouple")
+            raise ValueError(
+                "similarity must be 'vanilla' or 'negated' with space='decoder', which has nothing to decouple"
+            )
         check_option("attention", self.attention, REWEIGHTED)
         for flag in ("aligned", "normalised", "special_tokens", "merge"):
             check_flag(flag, getattr(self, flag))
