@@ -275,25 +275,26 @@ class Executor:
         Raises
         ------
         ValueError
-            If the rows of the prompt have other than `sizes` visual tokens (None: any, but the same as the model's one
-            grid if it has one), or if `decision` is faulty.
+            If the rows of the prompt have other than `sizes` visual tokens (None: those of the model's grid, if it has
+            one), or if `decision` is faulty.
         """
-        call, name = self.call, self.method.name
+        call, name, tokens = self.call, self.method.name, self.anatomy.tokens
         counts = call.visual.sum(1)
-        tokens = self.anatomy.tokens if sizes is None else sizes[0] if len(set(sizes)) == 1 else None
         sound = {} if decision is None else decision.sound | {"genuine": call.genuine}
         read = torch.cat([counts, *(flag.to(counts)[None] for flag in sound.values())]).tolist()
         rows, flags = read[: len(counts)], dict(zip(sound, read[len(counts) :], strict=True))
-        expected = [tokens] * len(rows) if sizes is None else [s for s in sizes for _ in range(call.repeat)]
-        if tokens is not None and any(count != tokens for count in rows):
-            raise ValueError(
-                f"input_ids must have {tokens} visual tokens (one image) in every row, got {rows}"
-            )
-        if tokens is None and sizes is not None and rows != expected:
-            raise ValueError(f"input_ids must have {expected} visual tokens, one image a row, got {rows}")
+        if sizes is not None:
+            expected = [size for size in sizes for _ in range(call.repeat)]
+        else:
+            expected = rows if tokens is None else [tokens] * len(rows)
+        most = max(expected)
+        if rows != expected:
+            told = f"{most} visual tokens (one image) in every row"
+            told = told if set(expected) == {most} else f"{expected} visual tokens (one image a row)"
+            raise ValueError(f"input_ids must have {told}, got {rows}")
         faults = {
             "finite": f"scores of {name} must be finite, got NaN or infinity",
-            "ascending": f"kept must be ascending and within the {tokens or max(expected)} visual tokens",
+            "ascending": f"kept must be ascending and within the {most} visual tokens",
             "there": f"kept must be among the tokens that {name} left at its cut before",
             "genuine": "images must be encoded inside prune; the prompt holds other visual features than the latest",
         }

@@ -57,7 +57,7 @@ def llava_next(attention, kind=hf.LlavaNextForConditionalGeneration, config=hf.L
         "text_config": text_config(hf.LlamaConfig).to_dict(),
         "image_grid_pinpoints": PINPOINTS,
         "vision_feature_layer": -2,
-        **{name: IMAGE for name in ("image_token_index", "image_token_id")},
+        "image_token_index": IMAGE,
     }
     return make(kind, config(**fields, tie_word_embeddings=False), attention)
 

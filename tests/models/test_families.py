@@ -233,7 +233,7 @@ def test_kept_tokens_ascend_and_fill_the_budget(row, method):
         patches = sum(rows * columns for rows, columns in grids)
         newlines = count - patches
         assert len(kept) == patches // 2 + newlines
-        assert 0 <= kept[0]
+        assert kept[0] >= 0
         assert kept[-1] < count
     for values in trace.scores.values():
         assert values.shape == (2, max(visual_counts(row)))
