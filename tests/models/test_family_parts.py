@@ -283,8 +283,7 @@ def test_prompts_and_images_must_belong_together(row):
         with pytest.raises(ValueError, match="must be empty when images come in"):
             model(**inputs, past_key_values=cache)
         with pytest.raises(ValueError, match="no visual token"):
-            again = {"input_ids": inputs["input_ids"], "past_key_values": cache}
-            model(**again)
+            model(input_ids=inputs["input_ids"], past_key_values=cache)
 
 
 # Not for videos: there `generate` and a loop of one's own count apart in transformers itself, pruned or not.
