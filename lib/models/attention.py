@@ -52,6 +52,14 @@ class Sight:
         """`attention_rows` of what was seen."""
         return attention_rows(self.query, self.key, self.mask, self.scaling, rows, causal=self.causal)
 
+    def received(self, chunk: int = 256) -> Tensor:
+        """Attention that each key gets, averaged over all queries, [B, H, T]; `chunk` queries are held at a time."""
+        batch, _, queries, _ = self.query.shape
+        total = 0.0
+        for part in torch.arange(queries, device=self.query.device).split(chunk):
+            total = total + self.rows(part.expand(batch, -1)).sum(2)
+        return total / queries
+
 
 @dataclass(frozen=True)
 class _Probe:

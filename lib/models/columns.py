@@ -1,7 +1,8 @@
 """Which columns of a sequence stay: index arithmetic on [B, S] tensors. Nothing here reads the device.
 
-Every row loses the same number of columns, so the short length is known without looking at the data and
-padding simply stays where it was. A kept sequence is described by `index` [B, S'], ascending.
+How many columns each row loses is known from the shapes of a choice, so the short length is known without looking at
+the data, and padding simply stays where it was. A kept sequence is described by `index` [B, S'], ascending; where
+rows lose different numbers, short rows hold some dropped columns as masked fillers.
 """
 
 from __future__ import annotations
@@ -15,22 +16,27 @@ def visual_columns(visual: Tensor, tokens: int) -> Tensor:
     return (~visual).to(torch.uint8).argsort(dim=1, stable=True)[:, :tokens]
 
 
-def kept_columns(visual: Tensor, kept: Tensor, tokens: int) -> Tensor:
-    """Columns that stay when only the visual tokens `kept` do.
+def staying(visual: Tensor, kept: Tensor) -> Tensor:
+    """Columns [B, S] bool that are not dropped; `kept` [B, N] bool tells of each visual token of `visual` [B, S]."""
+    place = (visual.long().cumsum(1) - 1).clamp(0, kept.shape[1] - 1)
+    return ~visual | kept.gather(1, place)
+
+
+def kept_columns(stays: Tensor, length: int, present: Tensor | None = None) -> Tensor:
+    """The `length` columns that make the short sequence, [B, length] int64, ascending.
+
+    A row with fewer columns that stay is filled up with some that do not, which have to be masked.
 
     Parameters
     ----------
-    visual : [B, S] bool, `tokens` True entries in each row.
-    kept : [B, k] int64, indices among the visual tokens of the row.
-    tokens : N.
-
-    Returns
-    -------
-    [B, S - N + k] int64, ascending.
+    stays : [B, S] bool.
+    length : columns that stay in the row with most of them.
+    present : [B, S] bool, columns that an earlier cut has left; fillers come from them. None: all.
     """
-    stays = (~visual).scatter(1, visual_columns(visual, tokens).gather(1, kept), True)
-    length = visual.shape[1] - tokens + kept.shape[1]
-    return (~stays).to(torch.uint8).argsort(dim=1, stable=True)[:, :length]
+    order = (~stays).to(torch.uint8)
+    if present is not None:
+        order = order + (~present).to(torch.uint8)
+    return order.argsort(dim=1, stable=True)[:, :length].sort(dim=1).values
 
 
 def take(states: Tensor, index: Tensor) -> Tensor:
@@ -40,20 +46,60 @@ def take(states: Tensor, index: Tensor) -> Tensor:
     return states.gather(1, index.reshape(*index.shape, *[1] * (states.ndim - 2)).expand(shape))
 
 
-def put_back(states: Tensor, index: Tensor, length: int) -> Tensor:
-    """The inverse of `take`: [B, n, D] -> [B, length, D] with zeros where nothing was taken."""
+def take_positions(positions: Tensor, index: Tensor) -> Tensor:
+    """Position ids [..., B or 1, S] of the columns `index` [B, n]; [..., B, n]."""
+    rows = positions.expand(*positions.shape[:-2], index.shape[0], -1)
+    return rows.gather(-1, index.expand(*rows.shape[:-1], -1))
+
+
+def put_back(states: Tensor, index: Tensor, length: int, stays: Tensor | None = None) -> Tensor:
+    """The inverse of `take`: [B, n, D] -> [B, length, D] with zeros where nothing was taken.
+
+    `stays` [B, n] bool tells fillers from columns that were kept; None: all were.
+    """
+    states = states if stays is None else states.masked_fill(~stays[..., None], 0.0)
     full = states.new_zeros(states.shape[0], length, states.shape[2])
     return full.scatter(1, index[..., None].expand_as(states), states)
 
 
-def renumber(positions: Tensor, index: Tensor) -> Tensor:
-    """Position ids [B or 1, S] of the columns `index` [B, n], each lowered by the number of columns dropped
-    before it.
+def renumber(positions: Tensor, index: Tensor, stays: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+    """Position ids of the columns that stay, without gaps where columns were dropped.
 
-    A prompt that was contiguous before is contiguous afterwards, and dropping nothing changes nothing.
+    Each id is lowered by the number of lower ids that stood in the prompt and that no column has any more. With one id
+    a column (text, LLaVA) that is the number of columns dropped before it. With three (M-RoPE: time, row, column) an id
+    is gone when no axis of any column that stays has it: kept patches stay in their order on every axis, empty rows
+    and columns of the image close up, and the text moves up behind them. Dropping nothing changes nothing.
+
+    Parameters
+    ----------
+    positions : [B or 1, S], or [axes, B or 1, S]; of four axes the first counts the text, as transformers has it.
+    index : [B, n] columns that stay.
+    stays, real : [B, S] bool; real ones are not padding.
+
+    Returns
+    -------
+    Ids [..., B, n], and by how much ids after the prompt are lower, [B, 1].
     """
-    rank = torch.arange(index.shape[1], device=index.device)
-    return take(positions, index) - (index - rank)
+    if positions.ndim == 3 and len(positions) == 4:
+        text, _ = renumber(positions[0], index, stays, real)
+        seen, fewer = renumber(positions[1:], index, stays, real)
+        return torch.cat([text[None], seen]), fewer
+    axes = positions.reshape(-1, *positions.shape[-2:]).expand(-1, index.shape[0], -1).movedim(0, 1)
+    never = torch.iinfo(axes.dtype).max
+    before, after = (
+        axes.masked_fill(~there[:, None], never).flatten(1).sort(dim=1).values.contiguous()
+        for there in (real, real & stays)
+    )
+    left = after.gather(1, torch.searchsorted(after, before).clamp(max=after.shape[1] - 1)) == before
+    first = before != before.roll(1, 1)
+    first[:, 0] = True
+    gone = (first & ~left).long()
+    lower = gone.cumsum(1) - gone  # ids gone below each entry
+    short = take_positions(positions, index)
+    flat = short.reshape(-1, *short.shape[-2:]).movedim(0, 1).flatten(1).contiguous()
+    fewer = lower.gather(1, torch.searchsorted(before, flat).clamp(max=before.shape[1] - 1))
+    fewer = fewer.unflatten(1, (-1, index.shape[1])).movedim(1, 0).reshape(short.shape)
+    return short - fewer, gone.sum(1, keepdim=True)
 
 
 def last_real(mask: Tensor | None, length: int) -> int | Tensor:

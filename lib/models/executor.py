@@ -2,12 +2,16 @@
 
 A cut at layer 0 drops tokens before the language model, one at K > 0 on entering its layer K; a staged method makes
 several. The visual columns leave the sequence for real: later layers compute and cache only what stays. Padding stays
-in place, so every row loses the same number of columns and lengths follow from shapes alone.
+in place, and how much each row loses follows from the shapes of a choice alone.
+
+What differs between families is in `lib.models.anatomy` and `lib.models.pictures`; here is what all have in common.
 """
 
 from __future__ import annotations
 
+import functools
 import inspect
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 
@@ -18,20 +22,37 @@ from transformers.masking_utils import create_causal_mask
 
 from lib.models.anatomy import Anatomy
 from lib.models.attention import Sight, probe
-from lib.models.columns import kept_columns, last_real, put_back, renumber, take, visual_columns
-from lib.models.record import RECORD, Call, Cut, Encoded, Record, Trace
+from lib.models.choosing import Chooser, Decision
+from lib.models.columns import (
+    kept_columns,
+    last_real,
+    put_back,
+    renumber,
+    staying,
+    take,
+    take_positions,
+    visual_columns,
+)
+from lib.models.pictures import Encoded, Picture, pack_numbers
+from lib.models.record import RECORD, Call, Cut, Record, Trace
 from lib.models.vision import Watch
-from lib.pruning.methods import Choice, Cues, Method, Needs
+from lib.pruning.methods import Method, Needs
 
 
 class Executor:
     """The hooks of one `prune` context."""
 
-    def __init__(self, anatomy: Anatomy, method: Method, needs: Needs, watch: Watch, trace: Trace) -> None:
+    def __init__(
+        self, anatomy: Anatomy, method: Method, needs: Needs, watch: Watch, chooser: Chooser, trace: Trace
+    ) -> None:
         self.anatomy, self.method, self.needs = anatomy, method, needs
-        self.watch, self.trace = watch, trace
+        self.watch, self.chooser, self.trace = watch, chooser, trace
         self.schedule = method.schedule(len(anatomy.layers))
+        # Where every image gives one grid, a choice before the language model needs no prompt: it is made as the features
+        # enter the projector. Elsewhere it waits for the prompt, at the language model's door.
+        self.early = anatomy.grid is not None and self.schedule == (0,) and not needs.words
         self.encoded: Encoded | None = None
+        self.decision: Decision | None = None
         self.call: Call | None = None
 
     def install(self, stack: ExitStack) -> None:
@@ -45,36 +66,54 @@ class Executor:
         if self.needs.attention or self.needs.prompt:
             for layer in self.schedule:
                 stack.enter_context(probe(parts.layers[layer - 1].self_attn, self._look))
+        if parts.family.packs:
+            # The one place where the model is told the sizes of images; `generate` calls it outside any forward.
+            parts.core.pack_image_features = self._packing(parts.core.pack_image_features)
+            stack.callback(delattr, parts.core, "pack_image_features")
 
     # Images
 
     def _project(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         features = self.watch.spread(args[0])
-        cues = self.watch.cues(features)
-        if self.needs.projected:
-            cues["projected"] = module.forward(features)  # not the call, which would come back here
-        choice = None
-        if self.schedule == (0,):
-            choice = self._choose(Cues(grid=self.anatomy.grid, features=features, **cues))
-            if choice.features is not None:
-                rows = choice.kept[..., None].expand(-1, -1, features.shape[2])
-                features = features.scatter(1, rows, choice.features.to(features.dtype))
-        self.encoded = Encoded(cues, choice)
+        self.encoded, self.decision = self.watch.encoded(features), None
+        if self.early:
+            if self.needs.projected:  # not the call, which would come back here
+                self.encoded.projected = module.forward(features).flatten(0, -2)
+            self.decision = self._choose(self._pictures())
+            if self.decision.features is not None:
+                features = self.decision.features.reshape(features.shape)
         return (features, *args[1:]), kwargs
 
     def _projected(self, module: nn.Module, args: tuple, output: Tensor) -> None:
-        self.encoded = Encoded(self.encoded.cues, self.encoded.choice, output.detach())
+        self.encoded.projected = output.detach().flatten(0, -2)
 
-    def _choose(self, cues: Cues) -> Choice:
-        choice = self.method.choose(cues)
-        kept = choice.kept
-        if kept.dtype != torch.int64 or kept.ndim != 2 or kept.shape[0] != cues.features.shape[0]:
-            raise ValueError(f"kept must be int64 [B, k], got {kept.dtype} {tuple(kept.shape)}")
-        if choice.features is not None and self.schedule != (0,):
+    def _packing(self, pack: Callable) -> Callable:
+        """The model's packing of crops, which is run once more on the numbers of their cells."""
+
+        @functools.wraps(pack)
+        def packing(*args, **kwargs):
+            self.encoded.packed = pack_numbers(pack, inspect.signature(pack).bind(*args, **kwargs).arguments)
+            return pack(*args, **kwargs)
+
+        return packing
+
+    def _pictures(self, counts: Callable[[], Sequence[int]] = list) -> list[Picture]:
+        """What became of the images; `counts` gives the visual tokens of each row, for families that need them."""
+        pictures = self.anatomy.family.layout(self.anatomy, self.encoded, counts)
+        self.chooser.check_batch(pictures)
+        return pictures
+
+    def _choose(self, pictures: Sequence[Picture], own: dict | None = None) -> Decision:
+        cuts = [] if self.call is None else self.call.cuts
+        if own is None or "features" not in own:
+            return self.chooser.choose(self.encoded, pictures, own or {})
+        before = self.call.decision if cuts else None
+        decision = self.chooser.choose(self.encoded, pictures, own, before, len(cuts))
+        if decision.features is not None:
             raise ValueError(
                 f"features may be rewritten at layer 0 only, {self.method.name} runs at {self.schedule[0]}"
             )
-        return choice
+        return decision
 
     # Sequence
 
@@ -84,18 +123,29 @@ class Executor:
             raise ValueError(
                 "input_ids must be given: inputs_embeds alone do not say which columns are visual"
             )
-        image = (bound.get("mm_encoder_outputs") or {}).get("image")
+        given = bound.get("mm_encoder_outputs") or {}
+        kinds = {
+            "image": given.get("image") is not None or bound.get("pixel_values") is not None,
+            "video": given.get("video") is not None or bound.get("pixel_values_videos") is not None,
+        }
         cache = bound.get("past_key_values")
-        images = image is not None or bound.get("pixel_values") is not None
-        if images and cache is not None and cache.get_seq_length():
+        if any(kinds.values()) and cache is not None and cache.get_seq_length():
             raise ValueError(
                 "past_key_values must be empty when images come in: later chunks cannot be pruned"
             )
-        if image is not None and getattr(image, "last_hidden_state", None) is None:
-            raise ValueError(
-                "mm_encoder_outputs must come whole from this model: no chunked prefill, no own features"
+        if kinds["video"] and (kinds["image"] or not self.anatomy.family.video):
+            allowed = (
+                "images or videos in a batch, not both" if self.anatomy.family.video else "images, not videos"
             )
-        self.call = Call(bound["input_ids"])
+            raise ValueError(
+                f"pixel_values_videos cannot be pruned here: {self.anatomy.name} takes {allowed}"
+            )
+        for output in given.values():
+            if output is not None and getattr(output, "last_hidden_state", None) is None:
+                raise ValueError(
+                    "mm_encoder_outputs must come whole from this model: no chunked prefill, no own features"
+                )
+        self.call = Call(bound["input_ids"], placed=bound.get("position_ids") is not None)
 
     def _decode(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         call, mask, cache = self.call, kwargs.get("attention_mask"), kwargs.get("past_key_values")
@@ -107,87 +157,150 @@ class Executor:
             )
         if self.schedule[0] and module.training and getattr(module, "gradient_checkpointing", False):
             raise ValueError("layer must be 0 with gradient checkpointing, which would select twice")
+        positions = kwargs.get("position_ids")
         call.mask = mask
+        call.positions = positions if positions is not None and positions.ndim == 3 else None
         call.prefill = cache is None or cache.get_seq_length() == 0
         step = self._prefill if call.prefill else self._continue
         return args, step(kwargs["inputs_embeds"], kwargs)
 
     def _prefill(self, embeds: Tensor, kwargs: dict) -> dict:
-        call, tokens = self.call, self.anatomy.tokens
+        call = self.call
         batch, length, _ = embeds.shape
-        call.visual = call.input_ids == self.anatomy.image_token_id
-        if self.encoded is None or length < tokens:
-            self._read(call.visual.sum(1))
+        call.visual = self._is_visual(call.input_ids)
+        if self.encoded is None:
+            self._read_counts(None)
             raise ValueError("images must be encoded inside prune; no image went through the vision tower")
-        images = self.encoded.projected
-        if batch % len(images):
+        pictures = self._pictures(lambda: call.visual.sum(1).tolist())
+        sizes = [len(picture.rows) for picture in pictures]
+        if length < max(sizes):
+            self._read_counts(sizes)
+        if batch % len(pictures):
             raise ValueError(
-                f"input_ids must have one image a sample, got {len(images)} images for {batch} rows"
+                f"input_ids must have one image a sample, got {len(pictures)} images for {batch} rows"
             )
-        call.repeat = batch // len(images)
-        images = images.to(embeds).repeat_interleave(call.repeat, 0)
-        call.genuine = ((take(embeds, visual_columns(call.visual, tokens)) == images) | images.isnan()).all()
-        if self.needs.prompt:
+        call.repeat, call.pictures = batch // len(pictures), pictures
+        call.columns = visual_columns(call.visual, max(sizes))
+        self.trace.grids = [tuple(view.grid for view in picture.views) for picture in pictures]
+        rows = torch.full((len(pictures), max(sizes)), -1, dtype=torch.int64)
+        for line, picture in zip(rows, pictures, strict=True):
+            line[: len(picture.rows)] = picture.rows
+        rows = rows.to(embeds.device).repeat_interleave(call.repeat, 0)
+        images = self.encoded.projected.to(embeds)[rows.clamp_min(0)]
+        foreign = (rows < 0)[..., None]
+        call.genuine = ((take(embeds, call.columns) == images) | images.isnan() | foreign).all()
+        if self.needs.prompt or self.needs.words:
             call.words = take(embeds, self._words(call.visual))
         if self.schedule[0]:
             return kwargs
-        index = self._apply(0, self.encoded.choice, call.repeat)
+        decision = self.decision
+        if decision is None:
+            decision = self._choose(pictures, self._prompt())
+            if decision.features is not None:
+                embeds = self._rewrite(embeds, decision.features, rows)
         positions = kwargs.get("position_ids")
         positions = torch.arange(length, device=embeds.device)[None] if positions is None else positions
-        place = take if self.method.positions == "original" else renumber
+        index, positions = self._apply(0, decision, positions)
+        cut = call.cuts[-1]
         # Always an explicit mask: without one, and without a cache, gaps in the position ids read as packed
         # sequences.
-        short = call.cuts[-1].mask if call.cuts[-1].mask is not None else torch.ones_like(index)
+        short = cut.mask if cut.mask is not None else torch.ones_like(index)
+        more = self.anatomy.family.shorten(kwargs, index, cut.alive, self._flat(decision, sizes))
         return kwargs | {
             "inputs_embeds": take(embeds, index),
-            "position_ids": place(positions, index),
+            "position_ids": positions,
             "attention_mask": short,
+            **more,
         }
 
-    def _apply(self, layer: int, choice: Choice, repeat: int, among: Tensor | None = None) -> Tensor:
-        """Verify a choice, write the trace, note the cut, and return the columns that stay, [B, S']."""
-        call, tokens = self.call, self.anatomy.tokens
-        kept = choice.kept
-        good = ((kept >= 0) & (kept < tokens)).all() & (kept[:, 1:] > kept[:, :-1]).all()
-        finite = [scores.isfinite().all() for scores in choice.scores.values()]
-        finite = torch.stack(finite).all() if finite else torch.ones_like(good)
-        there = torch.ones_like(good)
-        if among is not None:
-            left = torch.zeros(len(among), tokens, dtype=torch.bool, device=among.device).scatter(
-                1, among, True
-            )
-            there = left.gather(1, kept.clamp(0, tokens - 1)).all()
-        self._read(call.visual.sum(1), finite, good, there, call.genuine)
-        total, layers = call.visual.shape[1], self.trace.layers
-        index = kept_columns(call.visual, kept.repeat_interleave(repeat, 0), tokens)
+    def _is_visual(self, ids: Tensor) -> Tensor:
+        video = self.anatomy.video_token_id
+        visual = ids == self.anatomy.image_token_id
+        return visual if video is None else visual | (ids == video)
+
+    def _rewrite(self, embeds: Tensor, features: Tensor, rows: Tensor) -> Tensor:
+        """The prompt [B, S, W] with what the projector makes of rewritten features; `rows` [B, N] as in `Picture`."""
+        new = self.anatomy.projector.forward(features.reshape(self.encoded.shape)).flatten(0, -2)
+        columns = self.call.columns
+        values = torch.where((rows < 0)[..., None], take(embeds, columns), new.to(embeds)[rows.clamp_min(0)])
+        return embeds.scatter(1, columns[..., None].expand_as(values), values)
+
+    def _flat(self, decision: Decision, sizes: Sequence[int]) -> Tensor:
+        """Places of the kept tokens among all visual tokens of the batch, row after row."""
+        places, first = [], 0
+        for kept, size in zip(decision.kept, sizes, strict=True):
+            for _ in range(self.call.repeat):
+                places.append(kept + first)
+                first += size
+        return torch.cat(places)
+
+    def _apply(self, layer: int, decision: Decision, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Verify a choice, write the trace and note the cut.
+
+        Returns the columns that make the short sequence, [B, S'], and their position ids.
+        """
+        call = self.call
+        visual, before = call.visual, call.cuts[-1] if call.cuts else None
+        sizes = [len(picture.rows) for picture in call.pictures]
+        self._read_counts(sizes, decision)
+        marks = visual.new_zeros(len(sizes), max(sizes))
+        for row, kept in zip(marks, decision.kept, strict=True):
+            row.index_fill_(0, kept, True)
+        stays = staying(visual, marks.repeat_interleave(call.repeat, 0))
+        lost = {size - len(kept) for size, kept in zip(sizes, decision.kept, strict=True)}
+        total, layers = visual.shape[1], self.trace.layers
+        present = None
+        if before is not None:
+            present = torch.zeros_like(visual).scatter(1, before.index, True)
+        index = kept_columns(stays, total - min(lost), present)
         short = None if call.mask is None else take(call.mask, index)
-        # A beam search has expanded the rows by layer K; at prefill those of one sample are still alike.
-        one = slice(None, None, call.repeat if layer else 1)
-        self.trace.kept = list(kept.detach()[one])
-        self.trace.scores = {name: scores.detach()[one] for name, scores in choice.scores.items()}
+        if len(lost) > 1:  # rows that lost more than others hold fillers, which count as padding
+            short = (torch.ones_like(index) if short is None else short) * stays.gather(1, index)
+        real = torch.ones_like(visual) if call.mask is None else call.mask != 0
+        if self.method.positions == "original":
+            positions, fewer = take_positions(positions, index), 0
+        else:
+            positions, fewer = renumber(positions, index, stays, real)
+        self.trace.kept = [kept.detach() for kept in decision.kept]
+        self.trace.scores = decision.scores
         lengths = self.trace.lengths[:layer] if call.cuts else [total] * layer
         self.trace.lengths = lengths + [index.shape[1]] * (layers - layer)
-        call.cuts.append(Cut(layer, total, index, short, kept))
-        return index
+        call.decision = decision
+        call.cuts.append(Cut(layer, total, index, stays, short, fewer))
+        return index, positions
 
-    def _read(self, counts: Tensor, *flags: Tensor) -> None:
-        """The one place that reads the device: all conditions at once."""
-        read = torch.cat([counts, *(flag.to(counts)[None] for flag in flags)]).tolist()
-        rows, flags = read[: len(counts)], read[len(counts) :]
-        tokens = self.anatomy.tokens
-        if any(count != tokens for count in rows):
-            raise ValueError(
-                f"input_ids must have {tokens} visual tokens (one image) in every row, got {rows}"
-            )
-        faults = (
-            f"scores of {self.method.name} must be finite, got NaN or infinity",
-            f"kept must be ascending and within the {tokens} visual tokens",
-            f"kept must be among the tokens that {self.method.name} left at its cut before",
-            "images must be encoded inside prune; the prompt holds other visual features than the latest",
-        )
-        for good, fault in zip(flags, faults, strict=False):
-            if not good:
-                raise ValueError(fault)
+    def _read_counts(self, sizes: Sequence[int] | None, decision: Decision | None = None) -> None:
+        """The one place that reads the device: all conditions at once.
+
+        Raises
+        ------
+        ValueError
+            If the rows of the prompt have other than `sizes` visual tokens (None: those of the model's grid, if it has
+            one), or if `decision` is faulty.
+        """
+        call, name, tokens = self.call, self.method.name, self.anatomy.tokens
+        counts = call.visual.sum(1)
+        sound = {} if decision is None else decision.sound | {"genuine": call.genuine}
+        read = torch.cat([counts, *(flag.to(counts)[None] for flag in sound.values())]).tolist()
+        rows, flags = read[: len(counts)], dict(zip(sound, read[len(counts) :], strict=True))
+        if sizes is not None:
+            expected = [size for size in sizes for _ in range(call.repeat)]
+        else:
+            expected = rows if tokens is None else [tokens] * len(rows)
+        most = max(expected)
+        if rows != expected:
+            told = f"{most} visual tokens (one image) in every row"
+            told = told if set(expected) == {most} else f"{expected} visual tokens (one image a row)"
+            raise ValueError(f"input_ids must have {told}, got {rows}")
+        faults = {
+            "finite": f"scores of {name} must be finite, got NaN or infinity",
+            "ascending": f"kept must be ascending and within the {most} visual tokens",
+            "there": f"kept must be among the tokens that {name} left at its cut before",
+            "genuine": "images must be encoded inside prune; the prompt holds other visual features than the latest",
+        }
+        for fault, told in faults.items():
+            if not flags.get(fault, True):
+                raise ValueError(told)
 
     def _continue(self, embeds: Tensor, kwargs: dict) -> dict:
         """A forward on a filled cache: generation steps, candidates of assisted decoding, a second turn."""
@@ -195,30 +308,36 @@ class Executor:
         record: Record | None = getattr(cache, RECORD, None)
         if record is None or (record.schedule, record.positions) != (self.schedule, self.method.positions):
             raise ValueError("past_key_values were not filled by this method inside prune")
-        new = embeds.shape[1]
-        seen = cache.get_seq_length() + record.before
+        new, held = embeds.shape[1], cache.get_seq_length()
+        seen = held + record.before
         positions = kwargs.get("position_ids")
         self._check_turn(seen, new, positions, record)
         call.record = record
         call.short_masks = {cut.layer: cut.extend(call.mask, seen + new) for cut in record.cuts}
-        if not record.before:
+        if not record.before and record.schedule[0]:
             return kwargs
-        if record.positions == "original" and positions is None:
-            positions = torch.arange(seen, seen + new, device=embeds.device)[None]
-        elif record.positions == "renumbered" and positions is not None:
-            positions = positions - record.before
-        return kwargs | {"attention_mask": call.short_masks[0], "position_ids": positions}
+        if positions is None:
+            positions = torch.arange(held, held + new, device=embeds.device)[None]
+        if not call.placed:  # counted from what the cache holds
+            positions = positions + record.before
+        return kwargs | {
+            "attention_mask": call.short_masks[0],
+            "position_ids": positions - record.cuts[0].fewer,
+        }
 
     def _check_turn(self, seen: int, new: int, positions: Tensor | None, record: Record) -> None:
         call = self.call
         wrong = call.mask is not None and call.mask.shape[1] != seen + new
         if new > 1:  # rare enough to read the device
-            if bool((call.input_ids == self.anatomy.image_token_id).any()):
+            if bool(self._is_visual(call.input_ids).any()):
                 raise ValueError(
                     "input_ids must have no visual token on a filled cache: no chunked prefill, no new image"
                 )
-            if record.schedule == (0,) and call.mask is None and positions is not None:
-                wrong = int(positions.reshape(-1)[0]) != seen
+            if record.schedule == (0,) and call.mask is None and call.placed:
+                first = seen
+                if positions.ndim == 3 and len(positions) != 4:  # the first of four axes counts the text
+                    first += int(self.anatomy.core.rope_deltas.reshape(-1)[0])
+                wrong = int(positions.reshape(-1)[0]) != first
         if wrong:
             raise ValueError(
                 f"past_key_values stand for {seen} columns, which this input of {new} does not continue: for "
@@ -226,10 +345,20 @@ class Executor:
             )
 
     def _words(self, visual: Tensor) -> Tensor:
-        """Columns that are not visual, [B, T], of a sequence with `visual` [B, S] in it."""
-        return visual.to(torch.uint8).argsort(dim=1, stable=True)[
-            :, : self.call.visual.shape[1] - self.anatomy.tokens
-        ]
+        """Columns that are not visual, [B, T], of a sequence with `visual` [B, S] in it; rows with fewer are filled up."""
+        least = min(len(picture.rows) for picture in self.call.pictures)
+        return visual.to(torch.uint8).argsort(dim=1, stable=True)[:, : self.call.visual.shape[1] - least]
+
+    def _prompt(self) -> dict[str, Tensor]:
+        """The prompt's words as a method sees them, one row a sample."""
+        call = self.call
+        if call.words is None:
+            return {}
+        words = self._words(call.visual)
+        real = torch.ones_like(call.visual) if call.mask is None else call.mask != 0
+        last = (call.visual.long() * torch.arange(call.visual.shape[1], device=words.device)).amax(1)
+        valid = take(real & ~call.visual, words) & (words > last[:, None])
+        return {"prompt": call.words[:: call.repeat], "prompt_valid": valid[:: call.repeat]}
 
     def _look(self, sight: Sight) -> None:
         call = self.call
@@ -254,26 +383,42 @@ class Executor:
         """Choose on entering a layer, hand the short sequence to it and its successors."""
         call = self.call
         before = call.cuts[-1] if call.cuts else None
-        index = self._apply(
-            number, self._choose(self._cues(module, hidden, before)), 1, before and before.kept
-        )
+        decision = self._choose(call.pictures, self._cues(module, hidden, before))
+        index, positions = self._apply(number, decision, self._positions(kwargs, call.visual.shape[1]))
         local = index if before is None else torch.searchsorted(before.index.contiguous(), index.contiguous())
         short = take(hidden, local)
         if self.method.positions == "original":
             rotary = tuple(take(part, index) for part in kwargs["position_embeddings"])
         else:
-            positions = renumber(kwargs["position_ids"], index)
-            rotary = self.anatomy.decoder.rotary_emb(short, position_ids=positions)
+            rotary = self._rotary(short, positions)
         mask = self._causal(number, short, call.cuts[-1].mask, kwargs)
         call.layer_kwargs = {"attention_mask": mask, "position_embeddings": rotary}
         return short
 
-    def _cues(self, module: nn.Module, hidden: Tensor, before: Cut | None) -> Cues:
-        """What can be seen on entering the layer `module`, every token at its first place."""
+    def _positions(self, kwargs: dict, length: int) -> Tensor:
+        """Position ids of the sequence as it came, with all their axes."""
+        for positions in (self.call.positions, kwargs.get("position_ids")):
+            if positions is not None:
+                return positions
+        return torch.arange(length, device=self.call.visual.device)[None]
+
+    def _rotary(self, hidden: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        positions = (
+            positions[-3:] if positions.ndim == 3 else positions
+        )  # the first of four axes counts the text
+        return self.anatomy.decoder.rotary_emb(hidden, position_ids=positions)
+
+    def _cues(self, module: nn.Module, hidden: Tensor, before: Cut | None) -> dict[str, Tensor]:
+        """What can be seen on entering the layer `module`, one row a sample, every token at its first place."""
         call, needs = self.call, self.needs
-        tokens = self.anatomy.tokens if before is None else before.kept.shape[1]
-        columns = visual_columns(call.state[0], tokens)
-        entering = take(hidden, columns)
+        one = slice(None, None, call.repeat)  # a beam search has expanded the rows, at prefill still alike
+        columns = call.columns[one]
+        gone = None
+        if before is not None:
+            gone = ~before.stays[one].gather(1, columns)
+            columns = torch.searchsorted(before.index[one].contiguous(), columns.contiguous())
+            columns = columns.clamp(max=hidden.shape[1] - 1)
+        entering = take(hidden[one], columns)
         own = {"features": entering}
         if needs.keys:
             own["keys"] = module.self_attn.k_proj(
@@ -282,21 +427,15 @@ class Executor:
         for name in ("attention", "prompt_attention"):
             row = getattr(call, name)
             if row is not None:
-                own[name] = row.gather(2, columns[:, None].expand(-1, row.shape[1], -1))
-        found = {name: _repeat(value, call.repeat) for name, value in self.encoded.cues.items()}
-        if needs.prompt:
-            words = self._words(call.visual)
-            real = take(torch.ones_like(call.visual) if call.mask is None else call.mask != 0, words)
-            after = words > visual_columns(call.visual, self.anatomy.tokens)[:, -1:]
-            found |= {"prompt": call.words, "prompt_valid": real & after}
-        if before is not None:
-            spread = {"features": 1, "keys": 1, "attention": 2, "prompt_attention": 2}
+                own[name] = row[one].gather(2, columns[:, None].expand(-1, row.shape[1], -1))
+        if gone is not None:
             own = {
-                name: _spread(value, before.kept, self.anatomy.tokens, spread[name])
+                name: value.masked_fill(
+                    gone[..., None] if value is entering or name == "keys" else gone[:, None], 0
+                )
                 for name, value in own.items()
             }
-            found["among"] = before.kept
-        return Cues(grid=self.anatomy.grid, stage=len(call.cuts), **own, **found)
+        return own | self._prompt()
 
     def _step(self, number: int, module: nn.Module, hidden: Tensor, kwargs: dict) -> Tensor:
         """A generation step on entering a cut's layer, whose cache is shorter than that of the layers before."""
@@ -305,10 +444,8 @@ class Executor:
         call.layer_kwargs = {"attention_mask": mask}
         if call.record.positions == "renumbered":
             cut = next(cut for cut in call.record.cuts if cut.layer == number)
-            positions = kwargs["position_ids"] - cut.dropped
-            call.layer_kwargs["position_embeddings"] = self.anatomy.decoder.rotary_emb(
-                hidden, position_ids=positions
-            )
+            positions = self._positions(kwargs, hidden.shape[1]) - cut.fewer
+            call.layer_kwargs["position_embeddings"] = self._rotary(hidden, positions)
         return hidden
 
     def _causal(self, number: int, hidden: Tensor, mask: Tensor | None, kwargs: dict) -> Tensor | None:
@@ -329,20 +466,5 @@ class Executor:
         if output.past_key_values is not None:
             setattr(output.past_key_values, RECORD, Record(self.method.positions, tuple(call.cuts)))
         last = call.cuts[-1]
-        output.last_hidden_state = put_back(output.last_hidden_state, last.index, last.total)
+        output.last_hidden_state = put_back(output.last_hidden_state, last.index, last.total, last.alive)
         return output
-
-
-def _repeat(value, times: int):
-    """Each row `times` times in a row, as beam search expands a batch."""
-    if isinstance(value, Tensor):
-        return value.repeat_interleave(times, 0)
-    return [item for item in value for _ in range(times)]
-
-
-def _spread(values: Tensor, places: Tensor, count: int, dim: int) -> Tensor:
-    """`values`, whose dimension `dim` counts the `places` [B, M], over `count` places; zero elsewhere."""
-    shape = list(values.shape)
-    rows = places.reshape(len(places), *[1] * (dim - 1), -1, *[1] * (values.ndim - dim - 1)).expand_as(values)
-    shape[dim] = count
-    return values.new_zeros(shape).scatter(dim, rows, values)

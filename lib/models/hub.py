@@ -91,10 +91,23 @@ def check_processor(model: PreTrainedModel, processor: ProcessorMixin) -> None:
     """
     anatomy = Anatomy.of(model)
     config = model.config
+    pairs = [("image token id", processor.image_token_id, config.image_token_id)]
+    if anatomy.grid is not None:
+        pairs += _grid_pairs(anatomy, config, processor)
+    for name, theirs, ours in pairs:
+        if theirs != ours:
+            raise ValueError(f"processor and model disagree on the {name}: {theirs} and {ours}")
+    if anatomy.grid is not None and config.image_seq_length != anatomy.tokens:
+        raise ValueError(
+            f"config.image_seq_length is {config.image_seq_length}, the vision tower gives {anatomy.tokens}"
+        )
+
+
+def _grid_pairs(anatomy: Anatomy, config, processor: ProcessorMixin) -> list[tuple[str, object, object]]:
+    """What processor and model must agree on where every image gives the same grid."""
     rows, columns = anatomy.grid
     pairs = [
         ("patch_size", processor.patch_size, config.vision_config.patch_size),
-        ("image token id", processor.image_token_id, config.image_token_id),
         (
             "feature select strategy",
             processor.vision_feature_select_strategy,
@@ -107,13 +120,7 @@ def check_processor(model: PreTrainedModel, processor: ProcessorMixin) -> None:
         extra = processor.num_additional_image_tokens - 1  # the [CLS] that "default" takes off again
         pairs.append(("grid of patches", grid, (rows, columns)))
         pairs.append(("visual tokens of an image", grid[0] * grid[1] + extra, rows * columns))
-    for name, theirs, ours in pairs:
-        if theirs != ours:
-            raise ValueError(f"processor and model disagree on the {name}: {theirs} and {ours}")
-    if config.image_seq_length != rows * columns:
-        raise ValueError(
-            f"config.image_seq_length is {config.image_seq_length}, the vision tower gives {rows * columns}"
-        )
+    return pairs
 
 
 def _image_size(image_processor) -> tuple[int | None, int | None]:

@@ -58,6 +58,10 @@ def watch_last_layer(model: nn.Module, pixel_values: Tensor) -> LastLayer:
     pixel_values : [B, C, height, width], from the model's processor.
     """
     anatomy = Anatomy.of(model)
+    if not anatomy.family.clip:
+        raise ValueError(
+            f"model is a {anatomy.name}, whose vision tower is not CLIP's: its last layer has other parts"
+        )
     layer, found = anatomy.vision_layers[-1], {}
 
     def enter(module: nn.Module, args: tuple, kwargs: dict) -> None:

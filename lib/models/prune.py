@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lib.models.anatomy import Anatomy
+from lib.models.choosing import BUDGETS, Chooser
 from lib.models.clip import ClipPair, check_pair, encode_text, load
 from lib.models.executor import Executor
 from lib.models.record import Trace
@@ -27,6 +28,7 @@ def prune(
     text: str | Sequence[str] | None = None,
     clip: ClipPair | None = None,
     evidence: Tensor | None = None,
+    budget: str = "crop",
 ) -> Iterator[Trace]:
     """Prune the visual tokens in everything `model` does inside the context, `generate` included.
 
@@ -37,13 +39,18 @@ def prune(
 
     Parameters
     ----------
-    model : of a class in `anatomy.FAMILIES`, one image a sample. Left as it was on exit, also after an
-        exception.
+    model : of a class in `anatomy.FAMILIES`, one image (or, with Qwen-VL, one video) a sample. Left as it was on exit,
+        also after an exception.
     method : `method.positions` "original" leaves each kept token its position id, and decoding goes on
-        after the whole prompt; "renumbered" gives contiguous ids, as if the prompt had been born short.
+        after the whole prompt; "renumbered" gives contiguous ids, as if the prompt had been born short. Ids of several
+        axes (Qwen-VL) keep their order and close their gaps, see `columns.renumber`.
     text : the question of each sample; one string for a batch of one.
     clip : text side of the vision tower; None reads the folder `clip` of the model's checkpoint.
     evidence : [B, N] bool, the tokens that hold the answer, for oracles.
+    budget : for models that see an image in several parts (LLaVA-NeXT's whole and crops, InternVL's tiles, a video's
+        frames). "crop": the method runs on each part, with a share of the budget in proportion to its tokens; every
+        method can, so this is the default. "image": one budget, scores of all parts compared with each other; refused for
+        methods that place tokens on one grid. Newline tokens between rows of crops are not counted and stay.
 
     Raises
     ------
@@ -59,12 +66,16 @@ def prune(
         raise ValueError("model is being pruned already; leave that context first")
     needs = method.needs()
     _check(method, needs, anatomy)
-    given = _given(model, anatomy, needs, text, clip, evidence)
+    check_option("budget", budget, BUDGETS)
+    given = _given(model, anatomy, method, needs, text, clip, evidence)
     trace = Trace(method=method, grid=anatomy.grid, layers=len(anatomy.layers))
+    if needs.saliency_layer is not None:
+        trace.saliency = "cls" if anatomy.family.cls else "received"
     with ExitStack() as stack:
-        watch = Watch(anatomy, needs, given, method.lattice(anatomy.grid))
+        watch = Watch(anatomy, needs, given, anatomy.grid and method.lattice(anatomy.grid))
         watch.install(stack)
-        Executor(anatomy, method, needs, watch, trace).install(stack)
+        chooser = Chooser(anatomy, method, needs, given, budget)
+        Executor(anatomy, method, needs, watch, chooser, trace).install(stack)
         yield trace
 
 
@@ -82,6 +93,11 @@ def _check(method: Method, needs: Needs, anatomy: Anatomy) -> None:
         )
     if needs.keys is not None:
         check_option("keys", needs.keys, KEYS)
+    if any(0 < cut < anatomy.deepstack for cut in cuts):
+        raise ValueError(
+            f"layer must be 0 or at least {anatomy.deepstack} for {anatomy.name}, which adds visual features to its states up to "
+            f"there; got {cuts}"
+        )
     config = anatomy.decoder.config
     kinds = set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
     if cuts[0] and (kinds or getattr(config, "sliding_window", None)):
@@ -89,7 +105,13 @@ def _check(method: Method, needs: Needs, anatomy: Anatomy) -> None:
 
 
 def _given(
-    model, anatomy: Anatomy, needs: Needs, text, clip: ClipPair | None, evidence: Tensor | None
+    model,
+    anatomy: Anatomy,
+    method: Method,
+    needs: Needs,
+    text,
+    clip: ClipPair | None,
+    evidence: Tensor | None,
 ) -> Given:
     text = [text] if isinstance(text, str) else text
     blank = [words for words in text or () if not isinstance(words, str) or not words.strip()]
@@ -103,6 +125,11 @@ def _given(
         raise ValueError("text must be given for this method, got None")
     words = None
     if needs.text or needs.patches is not None:
+        if not anatomy.family.clip:
+            raise ValueError(
+                f"{method.name} compares patches with text in CLIP's joint space, and {anatomy.name} has no CLIP vision "
+                "tower: DeSAP(space='decoder', similarity='vanilla') compares them where the language model reads both"
+            )
         clip = _default_clip(model, anatomy) if clip is None else clip
         check_pair(clip, anatomy.tower)
         words = encode_text(clip, text) if needs.text else None

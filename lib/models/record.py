@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from lib.models.choosing import Decision
 from lib.models.columns import take
-from lib.pruning.methods import Choice, Method
+from lib.models.pictures import Picture
+from lib.pruning.methods import Method
 
 RECORD = "_visual_token_record"  # name of the attribute on a cache that holds its `Record`
 
@@ -19,46 +22,52 @@ class Trace:
 
     Attributes
     ----------
-    method, grid, layers : what runs, (rows, columns) of the visual tokens, number of decoder layers.
+    method, grid, layers : what runs, (rows, columns) of the visual tokens, number of decoder layers. `grid` is None where
+        it depends on the image.
+    saliency : "cls" where saliency is the [CLS] token's attention, "received" where a tower without one gives the mean
+        attention that a patch receives (ours, no paper's), "" where the method does not ask.
+    grids : per sample, (rows, columns) of each part in which the encoder saw the image.
     kept : per sample, ascending indices among its visual tokens.
-    scores : each cue's map [B, N] float32.
+    scores : each cue's map [B, N] float32; NaN where a sample has fewer tokens, and at newlines.
     lengths : sequence length in each decoder layer at prefill, padding included.
     """
 
     method: Method
-    grid: tuple[int, int]
+    grid: tuple[int, int] | None
     layers: int
+    saliency: str = ""
+    grids: list[tuple[tuple[int, int], ...]] = field(default_factory=list)
     kept: list[Tensor] = field(default_factory=list)
     scores: dict[str, Tensor] = field(default_factory=dict)
     lengths: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """The latest images: their cues, the choice if it falls at layer 0, and the projector's output."""
-
-    cues: dict[str, object]
-    choice: Choice | None
-    projected: Tensor | None = None
-
-
-@dataclass(frozen=True)
 class Cut:
     """Where the sequence became shorter.
 
-    `layer` is the first one that holds the short sequence, `index` [B, S'] the columns of the whole prompt that stay, `mask`
-    [B, S'] their padding mask or None, `kept` [B, k] the visual tokens that stay.
+    `layer` is the first one that holds the short sequence, `index` [B, S'] the columns of the whole prompt that it consists
+    of, `stays` [B, S] the columns that were kept, `mask` [B, S'] the padding mask of the short sequence or None (fillers of
+    rows that lost more than others are padding), `fewer` [B, 1] by how much ids after the prompt are lower where
+    positions count anew.
     """
 
     layer: int
     total: int
     index: Tensor
+    stays: Tensor
     mask: Tensor | None
-    kept: Tensor
+    fewer: Tensor | int = 0
 
     @property
     def dropped(self) -> int:
+        """Columns that the sequence is shorter by."""
         return self.total - self.index.shape[1]
+
+    @property
+    def alive(self) -> Tensor:
+        """[B, S'] bool, False for fillers."""
+        return self.stays.gather(1, self.index)
 
     def extend(self, mask: Tensor | None, whole: int) -> Tensor | None:
         """Padding mask of the short sequence; `mask` [B, whole] is that of the prompt and all after it."""
@@ -91,7 +100,9 @@ class Record:
 class Call:
     """One forward through the model, from its first hook to its last.
 
-    `cuts` are those made so far; `short_masks` the padding masks of a forward on a filled cache, by the layer of the cut.
+    `visual` [B, S] tells which columns are visual and `columns` [B, N] where they are (beyond the end of a row's own, any).
+    `placed` tells whether the caller gave position ids, `positions` are those with several axes. `decision` is the latest
+    choice and `cuts` are those made so far; `short_masks` the padding masks of a forward on a filled cache, by the layer of the cut.
     """
 
     input_ids: Tensor
@@ -99,10 +110,15 @@ class Call:
     prefill: bool = False
     repeat: int = 1
     visual: Tensor | None = None
+    pictures: Sequence[Picture] = ()
+    columns: Tensor | None = None
     words: Tensor | None = None
     genuine: Tensor | None = None
+    placed: bool = True
+    positions: Tensor | None = None
     attention: Tensor | None = None
     prompt_attention: Tensor | None = None
+    decision: Decision | None = None
     cuts: list[Cut] = field(default_factory=list)
     record: Record | None = None
     short_masks: dict[int, Tensor | None] = field(default_factory=dict)

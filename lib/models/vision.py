@@ -15,6 +15,7 @@ from torch.nn.functional import interpolate
 from lib.models.anatomy import Anatomy
 from lib.models.attention import Sight, probe
 from lib.models.clip import ClipPair, TextCues, patches
+from lib.models.pictures import Encoded
 from lib.pruning.methods import Needs
 from lib.pruning.selection import lattice_places
 
@@ -41,10 +42,11 @@ class Watch:
     ) -> None:
         self.anatomy, self.needs, self.given = anatomy, needs, given
         self.lattice = None if lattice == anatomy.grid else lattice
-        self.saliency: Tensor | None = None
+        self.pixels: Tensor | None = None
+        self.grids: list[list[int]] | None = None
+        self.saliency: list[Tensor] = []
         self.residual: Tensor | None = None
         self.keys: Tensor | None = None
-        self.seeds: list[int] | None = None
 
     def install(self, stack: ExitStack) -> None:
         """Put the hooks in place; `stack` takes them off again."""
@@ -56,20 +58,39 @@ class Watch:
             if layer is not None and not -len(layers) <= layer < len(layers):
                 raise ValueError(f"{name} must be within the {len(layers)} vision layers, got {layer}")
         if self.needs.saliency_layer is not None:
-            stack.enter_context(probe(layers[self.needs.saliency_layer].self_attn, self._look))
+            self._check_whole(self.needs.saliency_layer % len(layers))
+            attention = self.anatomy.vision_attention(self.needs.saliency_layer)
+            stack.enter_context(probe(attention, self._look))
         if self.needs.vision_keys is not None:
-            attention = layers[self.needs.vision_keys].self_attn
-            hook = partial(self._keys, attention.num_heads)
-            stack.callback(attention.k_proj.register_forward_hook(hook).remove)
+            attention = self.anatomy.vision_attention(self.needs.vision_keys)
+            fused = getattr(attention, "qkv", None)
+            hook = partial(self._keys, attention.num_heads, fused is not None)
+            stack.callback((fused or attention.k_proj).register_forward_hook(hook).remove)
         if self.needs.patches is not None:
             last = layers[-1].register_forward_pre_hook(self._last_layer, with_kwargs=True)
             stack.callback(last.remove)
 
+    def _check_whole(self, layer: int) -> None:
+        """Refuse a layer whose attention is not one picture's, [CLS] or received."""
+        tower, name = self.anatomy.tower, self.anatomy.name
+        whole = getattr(tower, "fullatt_block_indexes", None)
+        if whole is not None and layer not in whole:
+            raise ValueError(
+                f"saliency_layer must be a layer of {name} that sees the whole image ({', '.join(map(str, whole))}), "
+                f"got {layer}"
+            )
+        if self.anatomy.unit > 1 and "flash" in tower.config._attn_implementation:
+            raise ValueError(
+                f"saliency of {name} needs its vision tower in sdpa or eager attention: flash kernels see all images at once"
+            )
+
     def _start(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
-        self.saliency = self.residual = self.keys = self.seeds = None
+        self.residual = self.keys = None
+        self.saliency = []
         pixels = args[0] if args else kwargs["pixel_values"]
-        if self.needs.seeds:
-            self.seeds = row_seeds(pixels, self.given.text)
+        self.pixels = pixels if self.needs.seeds else None
+        grids = kwargs.get("grid_thw")
+        self.grids = None if grids is None else grids.tolist()
         if self.lattice is None:
             return None
         patch = pixels.shape[-1] // self.anatomy.grid[1]
@@ -88,68 +109,65 @@ class Watch:
         return full.index_copy(1, places, features)
 
     def _look(self, sight: Sight) -> None:
-        self.saliency = sight.row(0)[:, :, 1:]
+        # Encoders of packed images attend picture by picture, one call each.
+        self.saliency.append(sight.row(0)[:, :, 1:] if self.anatomy.family.cls else sight.received())
 
-    def _keys(self, heads: int, module: nn.Module, args: tuple, output: Tensor) -> None:
-        self.keys = output[:, 1:].unflatten(-1, (heads, -1)).mean(2)
+    def _keys(self, heads: int, fused: bool, module: nn.Module, args: tuple, output: Tensor) -> None:
+        keys = output.chunk(3, -1)[1] if fused else output
+        keys = keys[:, 1:] if self.anatomy.family.cls else keys
+        self.keys = keys.unflatten(-1, (heads, -1)).mean(-2)
 
     def _last_layer(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
         self.residual = args[0] if args else kwargs["hidden_states"]
 
-    def cues(self, features: Tensor) -> dict[str, object]:
-        """Every cue that needs no language model, as fields of `Cues`.
+    def encoded(self, features: Tensor) -> Encoded:
+        """The images and every cue that needs no language model, row by row of the projector's output.
 
-        `features` [B, N, D] are what enters the projector.
+        `features` [T, P, D], or [P, D] of packed patches, are what enters the projector.
 
         Raises
         ------
         ValueError
-            If the images, texts and evidence masks differ in number, or the encoder gave another grid.
+            If the encoder gave another grid than the model's configuration says.
         """
-        images, tokens, _ = features.shape
-        if tokens != self.anatomy.tokens:
-            raise ValueError(f"encoder must give {self.anatomy.tokens} patches an image, got {tokens}")
-        self._match(images)
-        found: dict[str, object] = {}
-        if self.saliency is not None:
-            found["saliency"] = self.saliency
+        tokens = self.anatomy.tokens
+        if tokens is not None and features.shape[1] != tokens:
+            raise ValueError(f"encoder must give {tokens} patches an image, got {features.shape[1]}")
+        rows = features.reshape(-1, features.shape[-1] * self.anatomy.unit)
+        found = Encoded(rows, features.shape, pixels=self.pixels, grids=self.grids)
+        if self.saliency:
+            heads_last = [values.transpose(1, 2).flatten(0, 1) for values in self.saliency]
+            found.cues["saliency"] = self._rows(torch.cat(heads_last)).to(features.device)
         if self.keys is not None:
-            found["vision_keys"] = self.keys
+            found.cues["vision_keys"] = self._rows(self.keys.flatten(0, -2)).to(features.device)
         if self.needs.patches is not None:
-            found["patches"], found["image"] = self._patches()
-        words, evidence = self.given.words, self.given.evidence
-        if words is not None:
-            found["tokens"], found["sentence"] = words.tokens, words.sentence
-            found["text_valid"], found["text_special"] = words.valid, words.special
-            found["text_importance"] = words.importance
-        if evidence is not None:
-            found["evidence"] = evidence
-        placed = {name: value.to(features.device) for name, value in found.items()}
-        return placed | ({"seeds": self.seeds} if self.seeds is not None else {})
+            local, image = self._patches()
+            found.cues["patches"] = local.flatten(0, 1).to(features.device)
+            found.tiles["image"] = image.to(features.device)
+        return found
+
+    def _rows(self, patches: Tensor) -> Tensor:
+        """Mean over the patches [P, ...] that make each row of the projector's output, [M, ...]."""
+        members = self.anatomy.family.members
+        if members is None:
+            return patches
+        return patches[members(self.anatomy, len(patches)).to(patches.device)].mean(1)
 
     def _patches(self) -> tuple[Tensor, Tensor]:
         tower, last = self.anatomy.tower, self.anatomy.vision_layers[-1]
         projection = self.given.clip.visual_projection
         return patches(last, self.residual, tower.post_layernorm, projection, self.needs.patches)
 
-    def _match(self, images: int) -> None:
-        text, evidence = self.given.text, self.given.evidence
-        if text is not None and len(text) != images:
-            raise ValueError(f"text must hold one string per image, got {len(text)} for {images} images")
-        shape = (images, self.anatomy.tokens)
-        if evidence is not None and tuple(evidence.shape) != shape:
-            raise ValueError(f"evidence must have shape {shape}, got {tuple(evidence.shape)}")
 
-
-def row_seeds(pixels: Tensor, text: Sequence[str] | None) -> list[int]:
+def row_seeds(images: Sequence[Tensor], text: Sequence[str] | None) -> list[int]:
     """One seed per image from its own pixels and text alone, so that batch mates change nothing.
 
     Parameters
     ----------
-    pixels : [B, C, H, W]. Read on the host, hence only for methods that draw numbers.
+    images : what enters the encoder for each image. Read on the host, hence only for methods that draw numbers.
     text : None, or one string per image.
     """
-    rows = pixels.detach().to("cpu", torch.float32).contiguous()
+    rows = [image.detach().to("cpu", torch.float32).contiguous() for image in images]
     sums = [zlib.crc32(row.numpy().tobytes()) for row in rows]
     if text is None:
         return sums

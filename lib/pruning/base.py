@@ -54,6 +54,7 @@ class Needs:
     projected: bool = False  # what the projector makes of the features
     text: bool = False  # the question's tokens from the paired text tower
     attention: bool = False  # attention of the last real prompt token, in the decoder layer before the cut
+    words: bool = False  # the prompt's words as the language model reads them, before it runs
     prompt: bool = False  # the prompt's words, and how each attends in the decoder layer before the cut
     keys: str | None = None  # key projection of the decoder layer at the cut: "raw" hidden state, or "normed"
     evidence: bool = False  # a per-sample evidence mask, given by the caller
@@ -173,6 +174,10 @@ class Method(ABC):
     def lattice(self, grid: tuple[int, int]) -> tuple[int, int]:
         """Rows and columns of patches into which the encoder shall cut the image, itself made smaller to fit."""
         return grid
+
+    def reads_grid(self) -> bool:
+        """Whether the choice depends on where tokens lie; all of them must then lie on one grid."""
+        return False
 
     @abstractmethod
     def choose(self, cues: Cues) -> Choice:

@@ -103,6 +103,9 @@ class UniformGrid(Method):
     code: ClassVar[str] = "None."
     ours: ClassVar[str] = "Exactly k distinct positions on evenly spaced rows."
 
+    def reads_grid(self) -> bool:
+        return True
+
     def choose(self, cues: Cues) -> Choice:
         kept = uniform_grid(cues.grid, self.budget(cues)).to(cues.features.device, non_blocking=True)
         return Choice(kept.expand(cues.batch, -1))
@@ -124,6 +127,9 @@ class Oracle(Method):
 
     def needs(self) -> Needs:
         return Needs(evidence=True)
+
+    def reads_grid(self) -> bool:
+        return True
 
     def choose(self, cues: Cues) -> Choice:
         evidence = self.see(cues, "evidence")

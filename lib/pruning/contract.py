@@ -31,6 +31,7 @@ BROUGHT: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "projected": ("projected",),
         "text": ("tokens", "sentence", "text_valid", "text_special", "text_importance"),
         "attention": ("attention",),
+        "words": ("prompt", "prompt_valid"),
         "prompt": ("prompt", "prompt_valid", "prompt_attention"),
         "keys": ("keys",),
         "evidence": ("evidence",),

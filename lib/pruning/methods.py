@@ -40,6 +40,7 @@ from lib.pruning.peers import (
     VisionZip,
     VisPruner,
 )
+from lib.pruning.precision import wide
 from lib.pruning.selection import ENGINES, adaptive_nms, split_top_k, top_k
 from lib.pruning.staged import PyramidDrop, SparseVLM
 
@@ -77,6 +78,7 @@ __all__ = [
 ]
 
 SIMILARITIES = ("decoupled", "vanilla", "negated")
+SPACES = ("clip", "decoder")
 COMBINATIONS = ("split", "sum")
 PAPER_GRID = 24.0  # side of the grid on which AdaptPrune's constants were published
 
@@ -99,12 +101,17 @@ class DeSAP(Method):
     ours: ClassVar[str] = (
         "The equations as printed. Read into them: post layer norm and visual projection for patches, text "
         "projection for every text token, unit-length rows, start and end tokens counted, the projector's "
-        "input averaged, kept tokens in raster order; the short prompt counts its positions anew unless `positions` says original."
+        "input averaged, kept tokens in raster order; the short prompt counts its positions anew unless `positions` says original. "
+        "For encoders without a [CLS] token, saliency is the attention a patch receives; for those without CLIP's text side, "
+        "space='decoder' compares the projector's output with the embeddings of the words after the image. Both are our extension."
     )
 
     share: float = 0.5  # paper section 4.3: k1 = k2 = K / 2
     combine: str = "split"  # paper Eq. 5; "sum" of both maps is our control
     similarity: str = "decoupled"  # paper section 3.2; "vanilla" is its baseline, "negated" as in TRIM
+    space: str = (
+        "clip"  # paper; "decoder" is our extension: the language model's input embeddings, for any encoder
+    )
     attention: str = "qq"  # paper Eq. 2 and Table 4b
     aligned: bool = True  # paper Eq. 3; False is the plain cosine of its Table 5
     normalised: bool = True  # our reading: section 3.2 speaks of cosine similarity
@@ -120,6 +127,11 @@ class DeSAP(Method):
         check_number("share", self.share, least=0.0, most=1.0)
         check_option("combine", self.combine, COMBINATIONS)
         check_option("similarity", self.similarity, SIMILARITIES)
+        check_option("space", self.space, SPACES)
+        if self.space == "decoder" and self.similarity == "decoupled":
+            raise ValueError(
+                "similarity must be 'vanilla' or 'negated' with space='decoder', which has nothing to decouple"
+            )
         check_option("attention", self.attention, REWEIGHTED)
         for flag in ("aligned", "normalised", "special_tokens", "merge"):
             check_flag(flag, getattr(self, flag))
@@ -127,9 +139,17 @@ class DeSAP(Method):
         check_option("pooling", self.pooling, POOLINGS)
         if self.key_tokens is not None:
             check_integer("key_tokens", self.key_tokens, least=1)
+        if self.space == "decoder" and (self.key_tokens is not None or not self.special_tokens):
+            raise ValueError("key_tokens and special_tokens=False need the text tower of space='clip'")
         check_integer("saliency_layer", self.saliency_layer)
 
     def needs(self) -> Needs:
+        if self.space == "decoder":
+            return Needs(
+                saliency_layer=self.saliency_layer if self.share < 1 else None,
+                projected=self.share > 0,
+                words=self.share > 0,
+            )
         patches = self.attention if self.similarity == "decoupled" else "hidden"
         return Needs(
             saliency_layer=self.saliency_layer if self.share < 1 else None,
@@ -156,6 +176,8 @@ class DeSAP(Method):
 
     def task(self, cues: Cues) -> Tensor:
         """The text cue's map, [B, N]."""
+        if self.space == "decoder":
+            return self._task_in_decoder(cues)
         valid = self.see(cues, "text_valid")
         if not self.special_tokens:
             special = self.see(cues, "text_special")
@@ -166,6 +188,26 @@ class DeSAP(Method):
         parts = [self.see(cues, part) for part in ("patches", "tokens", "image", "sentence")]
         relevance = decoupled_similarity(
             *parts, valid, self.scale, self.aligned, normalised=self.normalised, pooling=self.pooling
+        )
+        return -relevance if self.similarity == "negated" else relevance
+
+    def _task_in_decoder(self, cues: Cues) -> Tensor:
+        """Our extension: means stand for the [CLS] and [EOS] tokens that this space lacks."""
+        visual, words = self.see(cues, "projected"), self.see(cues, "prompt")
+        valid = self.see(cues, "prompt_valid")
+        image = wide(visual).mean(1)
+        count = valid.sum(1, keepdim=True).clamp_min(1)
+        sentence = wide(words).masked_fill(~valid[..., None], 0.0).sum(1) / count
+        relevance = decoupled_similarity(
+            visual,
+            words,
+            image,
+            sentence,
+            valid,
+            self.scale,
+            self.aligned,
+            normalised=self.normalised,
+            pooling=self.pooling,
         )
         return -relevance if self.similarity == "negated" else relevance
 
@@ -243,6 +285,9 @@ class AdaptPrune(Method):
 
     def needs(self) -> Needs:
         return Needs(attention=True, keys=self.keys if self.similarity else None)
+
+    def reads_grid(self) -> bool:
+        return self.centre or self.spatial
 
     def choose(self, cues: Cues) -> Choice:
         attention = last_query_saliency(self.see(cues, "attention"))

@@ -41,6 +41,9 @@ class Pooling(Method):
     code: ClassVar[str] = "Windows of equal size, so only some budgets exist."
     ours: ClassVar[str] = "Any budget: windows are the cells nearest to k evenly spread places."
 
+    def reads_grid(self) -> bool:
+        return True
+
     def choose(self, cues: Cues) -> Choice:
         check_scores("features", cues.features)
         places = uniform_grid(cues.grid, self.budget(cues)).to(cues.features.device, non_blocking=True)
@@ -71,6 +74,9 @@ class Downsample(Method):
         lines = min(rows, max(round(math.sqrt(count * rows / columns)), math.ceil(count / columns)))
         return lines, math.ceil(count / lines)
 
+    def reads_grid(self) -> bool:
+        return True
+
     def choose(self, cues: Cues) -> Choice:
         places = lattice_places(cues.grid, self.lattice(cues.grid))
         count = self.budget(cues)
@@ -90,6 +96,9 @@ class CentreCrop(Method):
     ours: ClassVar[str] = (
         "Exactly k tokens by distance from the middle; of equal distances the lower position stays."
     )
+
+    def reads_grid(self) -> bool:
+        return True
 
     def choose(self, cues: Cues) -> Choice:
         cells = _cells(cues.grid, cues.features.device)
@@ -476,6 +485,9 @@ class MultiCue(Method):
             patches=self.attention if self.text else None,
             text=self.text,
         )
+
+    def reads_grid(self) -> bool:
+        return self.spatial
 
     def choose(self, cues: Cues) -> Choice:
         scores: dict[str, Tensor] = {}
