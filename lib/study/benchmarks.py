@@ -493,7 +493,7 @@ class Judging:
     ----------
     claim : its id in the register.
     model, clip : repositories; `clip` is the text tower of the method's text cue, "" where the paper names none.
-    benchmarks, keep, template : as the command line takes them.
+    benchmarks, keep, template, methods : as the command line takes them.
     published : retention in percent that the paper prints, budget by budget.
     remark : what the command cannot settle.
     """
@@ -505,6 +505,7 @@ class Judging:
     keep: str
     template: str = "own"
     published: tuple[float, ...]
+    methods: str = "desap"
     remark: str
 
     @property
@@ -516,7 +517,7 @@ class Judging:
     @property
     def run(self) -> str:
         """The command that asks everything; the retentions are in the last rows of the table that it prints."""
-        words = ["--methods desap", f"--keep {self.keep}"]
+        words = [f"--methods {self.methods}", f"--keep {self.keep}"]
         words += [f"--template {self.template}"] if self.template != "own" else []
         words += ["--data DATA"] if any(not of.repo for of in chosen(self.benchmarks)) else []
         return f"make live MODEL={self.model} BENCHMARKS={self.benchmarks} ARGS='{' '.join(words)}'"
@@ -540,7 +541,9 @@ _JUDGED = (
         benchmarks="gqa,mme,pope,scienceqa,textvqa",
         keep="0.111,0.222,0.333",
         published=(90.1, 93.7, 96.6),
-        remark="The paper does not say what stands for the text tower in this model.",
+        methods="desap/space=decoder/similarity=vanilla",
+        remark="The paper does not say what stands for the text tower in this model; the command compares text and patches "
+        "where the language model reads both, and takes attention received for saliency: our extensions.",
     ),
     Judging(
         claim="D-15",
@@ -548,7 +551,8 @@ _JUDGED = (
         benchmarks="msvd,msrvtt",
         keep="0.5",
         published=(100.5,),
-        remark="The paper let GPT judge the answers (71.2 and 57.0 against 70.2 and 57.3); here they must match exactly.",
+        remark="Video-LLaVA is not among the accepted families yet, so the command is refused. The paper let GPT judge the "
+        "answers (71.2 and 57.0 against 70.2 and 57.3); here they must match exactly.",
     ),
 )
 

@@ -8,6 +8,7 @@ it stopped when it is started again. Weights are read from safetensors only and 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ class Plan:
     clip: str
     benchmarks: tuple[Benchmark, ...]
     files: tuple[dict[str, list[Path]], ...]
-    methods: tuple[str, ...]
+    methods: tuple[tuple[str, tuple[tuple[str, object], ...]], ...]
     budgets: tuple[int | float, ...]
     seed: int
     out: Path
@@ -57,6 +58,29 @@ def budget_of(text: str) -> int | float:
     return found
 
 
+def method_of(text: str) -> tuple[str, tuple[tuple[str, object], ...]]:
+    """A method from the command line with its fields: "desap/share=1.0/merge=false"; values are JSON or plain words.
+
+    Raises
+    ------
+    ValueError
+        On a field without a value, or one that has its own flag.
+    """
+    name, *words = text.strip().split("/")
+    fields = {}
+    for word in words:
+        field, equals, value = word.partition("=")
+        if not equals or not field:
+            raise ValueError(f"--methods must write fields as name=value, got {word!r}")
+        if field in ("keep", "seed"):
+            raise ValueError(f"--methods must not set {field}, which has the flag --{field}")
+        try:
+            fields[field] = json.loads(value)
+        except json.JSONDecodeError:
+            fields[field] = value
+    return name, tuple((field, tuple(v) if isinstance(v, list) else v) for field, v in fields.items())
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(
@@ -71,7 +95,11 @@ def parser() -> argparse.ArgumentParser:
         default="all",
         help=f"comma list of {', '.join(NAMES)}; all (default): those of single images",
     )
-    add("--methods", default="desap,adaptprune,fastv", help="comma list; `none` is always asked as well")
+    add(
+        "--methods",
+        default="desap,adaptprune,fastv",
+        help="comma list, fields behind slashes (desap/share=1.0/merge=false); `none` is always asked as well",
+    )
     add("--keep", default="64", help="comma list of budgets: counts (64) or ratios (0.111); default 64")
     add(
         "--data",
@@ -124,7 +152,7 @@ def plan_of(given: argparse.Namespace) -> Plan:
         if getattr(given, name) < least:
             raise ValueError(f"--{name} must be at least {least}, got {getattr(given, name)}")
     budgets = tuple(budget_of(word.strip()) for word in given.keep.split(","))
-    methods = tuple(dict.fromkeys(["none", *(word.strip() for word in given.methods.split(","))]))
+    methods = tuple(dict.fromkeys(map(method_of, ["none", *given.methods.split(",")])))
     absent: list[str] = []
     folder = _found(absent, lambda: locate(given.model))
     if given.clip:
@@ -172,10 +200,12 @@ def carry_out(plan: Plan) -> Path:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    arms = [Arm(method=make(name)) for name in plan.methods if name in ALONE]
-    for name in plan.methods:
-        seed = {"seed": plan.seed} if name not in ALONE and "seed" in _fields(make(name, keep=1)) else {}
-        arms += [Arm(method=make(name, keep=keep, **seed)) for keep in plan.budgets if name not in ALONE]
+    arms = [Arm(method=make(name, **dict(fields))) for name, fields in plan.methods if name in ALONE]
+    for name, fields in plan.methods:
+        if name in ALONE:
+            continue
+        seed = {"seed": plan.seed} if "seed" in _fields(make(name, keep=1, **dict(fields))) else {}
+        arms += [Arm(method=make(name, keep=keep, **dict(fields), **seed)) for keep in plan.budgets]
     needs = {arm.method.name: arm.method.needs() for arm in arms}
     if blind := [name for name, need in needs.items() if need.evidence]:
         raise ValueError(

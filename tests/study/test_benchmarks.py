@@ -6,6 +6,7 @@ import shlex
 import pytest
 
 from lib.paths import CLAIMS
+from lib.pruning.methods import make
 from lib.study import live
 from lib.study.benchmarks import IMAGES, METRICS, NAMES, TABLE, Rows, ask, chosen, files_of, judging
 from lib.study.claims import read_claims
@@ -195,7 +196,8 @@ def test_commands_that_would_judge_a_claim(claim):
     assert (program, target, model) == ("make", "live", f"MODEL={row.model}")
     words = [row.model, "--benchmarks", benchmarks.removeprefix("BENCHMARKS=")]
     given = live.parser().parse_args([*words, *shlex.split(arguments.removeprefix("ARGS="))])
-    assert given.methods == "desap"
+    (method,) = map(live.method_of, given.methods.split(","))
+    assert make(method[0], keep=9, **dict(method[1])).name == "desap"
     assert [live.budget_of(word) for word in given.keep.split(",")]
     assert row.fetch[0] == f"hf download {row.model}"
     for of in chosen(row.benchmarks):

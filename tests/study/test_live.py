@@ -405,6 +405,12 @@ def test_a_broken_file_is_one_clear_error(checkpoint, some, tmp_path, capsys, fa
         (["--benchmarks", "gqa", "--batch", "0"], "--batch must be at least 1, got 0"),
         (["--benchmarks", "gqa", "--methods", "oracle"], "method oracle needs to know where the answer is"),
         (["--benchmarks", "gqa", "--methods", "dasep"], "'dasep'"),
+        (["--benchmarks", "gqa", "--methods", "desap/share"], "must write fields as name=value, got 'share'"),
+        (
+            ["--benchmarks", "gqa", "--methods", "desap/keep=3"],
+            "must not set keep, which has the flag --keep",
+        ),
+        (["--benchmarks", "gqa", "--methods", "desap/shape=1.0"], "shape"),
         (["--benchmarks", "msrvtt"], "msrvtt: no file data/test-*.parquet"),
     ],
 )
@@ -451,3 +457,15 @@ def test_make_passes_the_model_on():
     )
     assert "snakemake" not in told
     assert "sweep=data/sweeps/live.yml" in made()
+
+
+def test_fields_of_a_method_are_typed():
+    name, fields = live.method_of("desap/share=1.0/merge=false/similarity=vanilla/saliency_layer=-2")
+    method = make(name, keep=3, **dict(fields))
+    assert (method.share, method.merge, method.similarity, method.saliency_layer) == (
+        1.0,
+        False,
+        "vanilla",
+        -2,
+    )
+    assert dict(live.method_of("pyramiddrop/depths=[0.25,0.5]")[1]) == {"depths": (0.25, 0.5)}
