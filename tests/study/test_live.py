@@ -1,5 +1,6 @@
 """The benchmarks' command line on the embedded model: whole, killed and resumed, short of files or memory."""
 
+import copy
 import json
 import os
 import signal
@@ -267,7 +268,10 @@ def test_answers_of_another_model_are_not_mixed(loaded, data, tmp_path):
 
 def test_prompts(loaded):
     own = asking.prompt_of(loaded.processor, "is it <image> red ?", "image", "own")
-    assert own == "USER: <image>\nis it  red ? ASSISTANT:"
+    assert own == "USER: <image> is it  red ? ASSISTANT:"  # as the embedded model was trained
+    bare = copy.copy(loaded.processor)
+    bare.chat_template = None
+    assert asking.prompt_of(bare, "red ?", "image", "own") == "USER: <image>\nred ? ASSISTANT:"
     vicuna = asking.prompt_of(loaded.processor, "q", "image", "vicuna")
     assert vicuna.startswith(
         "A chat between a curious user and an artificial intelligence assistant. The assistant"
