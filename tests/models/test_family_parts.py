@@ -201,7 +201,7 @@ def test_desap_in_the_space_of_clip_crop_by_crop(row):
 def test_desap_reads_the_words_after_the_image():
     row = NAMED["qwen2_5_vl"]
     model, inputs = model_of(row), inputs_of(row)
-    method = methods.DeSAP(keep=0.5, space="decoder", similarity="vanilla", share=1.0)
+    method = methods.DeSAP(keep=0.5, similarity="embedding", share=1.0)
     scores = []
     for column, word in ((None, 0), (-1, 5), (6, 7)):
         ids = inputs["input_ids"].clone()
@@ -226,7 +226,12 @@ def refuse(row, method, match, inputs=None, **options):
 def test_text_without_clip_is_refused_by_name(row):
     name = type(model_of(row)).__name__
     for method in (methods.DeSAP(keep=0.5), methods.Trim(keep=0.5), methods.CDPruner(keep=0.5)):
-        refuse(row, method, f"{method.name} .* {name} has no CLIP vision tower.*space='decoder'", text=TEXT)
+        refuse(
+            row,
+            method,
+            f"{method.name} .* {name} has no CLIP vision tower.*similarity='embedding'",
+            text=TEXT,
+        )
     with pytest.raises(ValueError, match=f"{name}, whose vision tower is not CLIP's"):
         watch_last_layer(model_of(row), torch.zeros(1))
 
