@@ -27,7 +27,7 @@ class Decision:
     kept : per sample, ascending places among its visual tokens.
     within : per sample and view, what was kept among the tokens of the view.
     scores : each cue's map [B, N], NaN where a sample has no such token or the token no score.
-    faults : for each fault that a choice can have, whether there is none; on the device.
+    sound : for each fault that a choice can have, whether it is free of it; on the device.
     features : the projector's input rows [M, D] with those of kept tokens rewritten, or None.
     """
 

@@ -128,7 +128,7 @@ def _given(
         if not anatomy.family.clip:
             raise ValueError(
                 f"{method.name} compares patches with text in CLIP's joint space, and {anatomy.name} has no CLIP vision "
-                "tower: DeSAP(space='decoder', similarity='vanilla') compares them where the language model reads both"
+                "tower: DeSAP(similarity='embedding') compares them where the language model reads both"
             )
         clip = _default_clip(model, anatomy) if clip is None else clip
         check_pair(clip, anatomy.tower)

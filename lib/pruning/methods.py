@@ -77,8 +77,7 @@ __all__ = [
     "rows",
 ]
 
-SIMILARITIES = ("decoupled", "vanilla", "negated")
-SPACES = ("clip", "decoder")
+SIMILARITIES = ("decoupled", "vanilla", "negated", "embedding")
 COMBINATIONS = ("split", "sum")
 PAPER_GRID = 24.0  # side of the grid on which AdaptPrune's constants were published
 
@@ -86,6 +85,11 @@ PAPER_GRID = 24.0  # side of the grid on which AdaptPrune's constants were publi
 @dataclass(frozen=True, kw_only=True)
 class DeSAP(Method):
     """Half the budget to patches that match the question, half to salient ones; the rest is averaged in.
+
+    Two extensions of ours serve encoders that lack what the paper takes for granted. Without a [CLS] token, saliency is the
+    attention that a patch receives (`Trace.saliency` says which). Without CLIP's text side, `similarity="embedding"`
+    compares the projector's output with the language model's embeddings of the words after the image; means stand for
+    [CLS] and [EOS].
 
     Source: DeSAP (arXiv 2604.11240), sections 3 and 4.
     """
@@ -101,17 +105,13 @@ class DeSAP(Method):
     ours: ClassVar[str] = (
         "The equations as printed. Read into them: post layer norm and visual projection for patches, text "
         "projection for every text token, unit-length rows, start and end tokens counted, the projector's "
-        "input averaged, kept tokens in raster order; the short prompt counts its positions anew unless `positions` says original. "
-        "For encoders without a [CLS] token, saliency is the attention a patch receives; for those without CLIP's text side, "
-        "space='decoder' compares the projector's output with the embeddings of the words after the image. Both are our extension."
+        "input averaged, kept tokens in raster order; the short prompt counts its positions anew unless `positions` says original."
     )
 
     share: float = 0.5  # paper section 4.3: k1 = k2 = K / 2
     combine: str = "split"  # paper Eq. 5; "sum" of both maps is our control
-    similarity: str = "decoupled"  # paper section 3.2; "vanilla" is its baseline, "negated" as in TRIM
-    space: str = (
-        "clip"  # paper; "decoder" is our extension: the language model's input embeddings, for any encoder
-    )
+    # Paper section 3.2; "vanilla" is its baseline, "negated" as in TRIM, "embedding" our extension (see above).
+    similarity: str = "decoupled"
     attention: str = "qq"  # paper Eq. 2 and Table 4b
     aligned: bool = True  # paper Eq. 3; False is the plain cosine of its Table 5
     normalised: bool = True  # our reading: section 3.2 speaks of cosine similarity
@@ -127,11 +127,6 @@ class DeSAP(Method):
         check_number("share", self.share, least=0.0, most=1.0)
         check_option("combine", self.combine, COMBINATIONS)
         check_option("similarity", self.similarity, SIMILARITIES)
-        check_option("space", self.space, SPACES)
-        if self.space == "decoder" and self.similarity == "decoupled":
-            raise ValueError(
-                "similarity must be 'vanilla' or 'negated' with space='decoder', which has nothing to decouple"
-            )
         check_option("attention", self.attention, REWEIGHTED)
         for flag in ("aligned", "normalised", "special_tokens", "merge"):
             check_flag(flag, getattr(self, flag))
@@ -139,12 +134,14 @@ class DeSAP(Method):
         check_option("pooling", self.pooling, POOLINGS)
         if self.key_tokens is not None:
             check_integer("key_tokens", self.key_tokens, least=1)
-        if self.space == "decoder" and (self.key_tokens is not None or not self.special_tokens):
-            raise ValueError("key_tokens and special_tokens=False need the text tower of space='clip'")
+        if self.similarity == "embedding" and (self.key_tokens is not None or not self.special_tokens):
+            raise ValueError(
+                "key_tokens and special_tokens=False need a text tower, which similarity='embedding' has not"
+            )
         check_integer("saliency_layer", self.saliency_layer)
 
     def needs(self) -> Needs:
-        if self.space == "decoder":
+        if self.similarity == "embedding":
             return Needs(
                 saliency_layer=self.saliency_layer if self.share < 1 else None,
                 projected=self.share > 0,
@@ -176,8 +173,8 @@ class DeSAP(Method):
 
     def task(self, cues: Cues) -> Tensor:
         """The text cue's map, [B, N]."""
-        if self.space == "decoder":
-            return self._task_in_decoder(cues)
+        if self.similarity == "embedding":
+            return self._task_by_embedding(cues)
         valid = self.see(cues, "text_valid")
         if not self.special_tokens:
             special = self.see(cues, "text_special")
@@ -191,14 +188,14 @@ class DeSAP(Method):
         )
         return -relevance if self.similarity == "negated" else relevance
 
-    def _task_in_decoder(self, cues: Cues) -> Tensor:
+    def _task_by_embedding(self, cues: Cues) -> Tensor:
         """Our extension: means stand for the [CLS] and [EOS] tokens that this space lacks."""
         visual, words = self.see(cues, "projected"), self.see(cues, "prompt")
         valid = self.see(cues, "prompt_valid")
         image = wide(visual).mean(1)
         count = valid.sum(1, keepdim=True).clamp_min(1)
         sentence = wide(words).masked_fill(~valid[..., None], 0.0).sum(1) / count
-        relevance = decoupled_similarity(
+        return decoupled_similarity(
             visual,
             words,
             image,
@@ -209,7 +206,6 @@ class DeSAP(Method):
             normalised=self.normalised,
             pooling=self.pooling,
         )
-        return -relevance if self.similarity == "negated" else relevance
 
 
 @dataclass(frozen=True, kw_only=True)

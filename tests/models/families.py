@@ -20,12 +20,13 @@ FRAMES = [[2, 4, 4], [3, 4, 4]]
 
 @dataclass(frozen=True)
 class Row:
-    """`build` makes the model for an attention kernel, `visual` its images and `counts` their tokens."""
+    """`build` makes the model for an attention kernel and `visual` its images; `apart`: a word stands after each frame."""
 
     name: str
     build: Callable[[str], torch.nn.Module]
     visual: Callable[[torch.Generator], dict]
     placeholder: int = IMAGE
+    apart: bool = False
 
     def __str__(self) -> str:
         return self.name
@@ -200,6 +201,7 @@ ROWS = (
     Row("qwen2_5_vl", qwen2_5, patches),
     Row("qwen2_5_vl_video", qwen2_5, frames, VIDEO),
     Row("qwen3_vl", qwen3, patches),
+    Row("qwen3_vl_video", qwen3, frames, VIDEO, apart=True),
 )
 
 
@@ -224,7 +226,10 @@ def inputs_of(row: Row, seed: int = 3, texts: tuple[int, int] = (5, 3), before: 
     lines = []
     for count, text in zip(visual_counts(row), texts, strict=True):
         words = torch.randint(4, 40, (before + text,), generator=generator)
-        lines.append(torch.cat([words[:before], torch.full((count,), row.placeholder), words[before:]]))
+        visual = torch.full((count,), row.placeholder)
+        if row.apart:  # four tokens a frame, and as timestamps stand between frames
+            visual = torch.nn.functional.pad(visual.view(-1, 4), (1, 0), value=41).flatten()
+        lines.append(torch.cat([words[:before], visual, words[before:]]))
     longest = max(map(len, lines))
     ids, mask = torch.full((2, longest), PAD), torch.zeros(2, longest, dtype=torch.long)
     for place, line in enumerate(lines):

@@ -15,7 +15,7 @@ from lib.pruning import methods
 from tests.models.common import close
 from tests.models.families import ROWS, Row, generate, inputs_of, model_of, single, visual_counts
 
-DESAP = methods.DeSAP(keep=0.5, space="decoder", similarity="vanilla")
+DESAP = methods.DeSAP(keep=0.5, similarity="embedding")
 BEFORE = (DESAP, methods.ClsTopK(keep=0.5, saliency_layer=-1), methods.VisionZip(keep=0.5, saliency_layer=-1))
 INSIDE = (methods.FastV(keep=0.5), methods.AdaptPrune(keep=0.5, radius=2.0))
 STAGED = methods.PyramidDrop(keep=0.3, depths=(0.5, 0.75))

@@ -124,6 +124,35 @@ def test_cues_are_those_of_their_tokens(row, layer):
     assert all(cues.vision_keys.shape[:2] == cues.features.shape[:2] for cues in seen)
 
 
+class Filled(methods.UniformGrid):
+    """Puts one constant in the place of all kept features."""
+
+    def choose(self, cues):
+        choice = super().choose(cues)
+        return replace(choice, features=torch.full((*choice.kept.shape, cues.features.shape[2]), 0.25))
+
+
+@every_row
+def test_rewritten_features_reach_the_language_model(row):
+    model, inputs = model_of(row), inputs_of(row)
+    parts, read = Anatomy.of(model), []
+    hook = parts.layers[0].register_forward_pre_hook(lambda module, args: read.append(args[0]))
+    with prune(model, Filled(keep=0.5)) as trace, torch.no_grad():
+        model(**inputs)
+        (hidden,) = read
+        hook.remove()
+        width = parts.projector.register_forward_pre_hook(lambda module, args: read.append(args[0].shape[-1]))
+        model(**inputs)
+        width.remove()
+    with torch.no_grad():
+        shape = (1, parts.unit, read[-1]) if parts.unit == 1 else (parts.unit, read[-1])
+        expected = parts.projector(torch.full(shape, 0.25)).flatten(0, -2)[0]
+    same = (hidden - expected).abs().amax(-1) < 1e-5
+    for found, kept, grids, count in zip(same, trace.kept, trace.grids, visual_counts(row), strict=True):
+        newlines = count - sum(r * c for r, c in grids)
+        assert int(found.sum()) == len(kept) - newlines
+
+
 @rows("llava_next", "llava_onevision", "internvl", "qwen2_5_vl_video")
 def test_one_budget_for_all_crops(row):
     model, inputs = model_of(row), inputs_of(row)
@@ -201,7 +230,7 @@ def test_desap_in_the_space_of_clip_crop_by_crop(row):
 def test_desap_reads_the_words_after_the_image():
     row = NAMED["qwen2_5_vl"]
     model, inputs = model_of(row), inputs_of(row)
-    method = methods.DeSAP(keep=0.5, space="decoder", similarity="vanilla", share=1.0)
+    method = methods.DeSAP(keep=0.5, similarity="embedding", share=1.0)
     scores = []
     for column, word in ((None, 0), (-1, 5), (6, 7)):
         ids = inputs["input_ids"].clone()
@@ -226,7 +255,12 @@ def refuse(row, method, match, inputs=None, **options):
 def test_text_without_clip_is_refused_by_name(row):
     name = type(model_of(row)).__name__
     for method in (methods.DeSAP(keep=0.5), methods.Trim(keep=0.5), methods.CDPruner(keep=0.5)):
-        refuse(row, method, f"{method.name} .* {name} has no CLIP vision tower.*space='decoder'", text=TEXT)
+        refuse(
+            row,
+            method,
+            f"{method.name} .* {name} has no CLIP vision tower.*similarity='embedding'",
+            text=TEXT,
+        )
     with pytest.raises(ValueError, match=f"{name}, whose vision tower is not CLIP's"):
         watch_last_layer(model_of(row), torch.zeros(1))
 

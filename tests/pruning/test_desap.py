@@ -41,6 +41,24 @@ def test_desap_asks_for_what_its_switches_need():
     assert DeSAP(keep=4, saliency_layer=-2).needs().saliency_layer == -2
 
 
+def test_desap_by_embedding_is_the_alignment_of_means():
+    cues = make_cues(2)
+    method = DeSAP(keep=9, similarity="embedding")
+    assert method.needs() == Needs(saliency_layer=-1, projected=True, words=True)
+    assert DeSAP(keep=9, similarity="embedding", share=0.0).needs() == Needs(saliency_layer=-1)
+    found = method.choose(cues).scores["task"]
+    for row in range(cues.batch):
+        words = cues.prompt[row][cues.prompt_valid[row]]
+        visual = cues.projected[row]
+        parts = [oracles.unit(part.numpy()) for part in (visual, words, visual.mean(0), words.mean(0))]
+        np.testing.assert_allclose(
+            found[row], oracles.fine_grained_alignment(*parts, 0.1), rtol=1e-4, atol=1e-9
+        )
+    for refused in ({"key_tokens": 3}, {"special_tokens": False}):
+        with pytest.raises(ValueError, match="text tower, which similarity='embedding' has not"):
+            DeSAP(keep=9, similarity="embedding", **refused)
+
+
 def test_desap_follows_the_text():
     cues = make_cues(2)
     other = dataclasses.replace(cues, tokens=cues.tokens.flip(-1), sentence=cues.sentence.flip(-1))
