@@ -5,7 +5,7 @@ BIN := .venv/bin
 SNAKE := $(BIN)/snakemake --cores $(CORES) --quiet host reason rules --rerun-incomplete --keep-going
 
 .DEFAULT_GOAL := help
-.PHONY: help env study test live figures clean
+.PHONY: help env study test live figures verify report clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -33,6 +33,9 @@ live: env ## the same as study, on all questions (hours on a CPU)
 figures: env ## draw figures and tables again from the committed records, and the README's table
 	$(SNAKE) --forceall --config sweep=data/sweeps/recorded.yml
 	$(BIN)/python -m lib.study.readme --write
+
+verify: env ## compute every table, figure's numbers and verdict again from the records; fail on any difference
+	$(BIN)/python -m lib.study.verify --jobs $(CORES)
 
 clean: ## remove what runs left behind; committed evidence stays
 	rm -rf data/runs .snakemake .pytest_cache .ruff_cache .hypothesis build
