@@ -37,6 +37,13 @@ figures: env ## draw figures and tables again from the committed records, and th
 verify: env ## compute every table, figure's numbers and verdict again from the records; fail on any difference
 	$(BIN)/python -m lib.study.verify --jobs $(CORES)
 
+report: .venv/.report ## build the static report, data/runs/report/html: claims, notebooks, figures, an explorer
+	$(BIN)/python -m lib.study.site
+
+.venv/.report: .venv/.installed
+	$(BIN)/python -m pip install --quiet -e '.[report]' -c constraints.txt
+	@touch $@
+
 clean: ## remove what runs left behind; committed evidence stays
 	rm -rf data/runs .snakemake .pytest_cache .ruff_cache .hypothesis build
 	find lib tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -24,6 +24,7 @@ suppress_warnings = ["myst.header", "misc.highlighting_failure"]
 html_theme = "furo"
 html_static_path = [str(Path(__file__).resolve().parent / "static")]
 html_css_files = ["report.css"]
+html_show_copyright = False
 html_show_sourcelink = False
 html_copy_source = False
 html_math_renderer = "mathml"

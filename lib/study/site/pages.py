@@ -138,17 +138,17 @@ def _plain(text: str) -> str:
     return re.sub(r"([\[\]|*_<>])", r"\\\1", text)
 
 
-def commands(row: Mapping[str, str]) -> str:
-    """Return the commands that show a claim: from the records, live on a sample, and verified."""
-    run = f"python -m lib.study.run notebooks/{row['notebook']}.ipynb {WORKPLACE}/{row['notebook']}.ipynb"
+def commands(stem: str) -> str:
+    """Return the commands that show a notebook's claims: from the records, live on a sample, and compared."""
+    run = f"python -m lib.study.run notebooks/{stem}.ipynb"
     return "\n".join(
         [
             "# from the committed records",
-            f"{run} -p output {WORKPLACE}",
-            "# live: asks the model anew, 30 pictures",
-            f"{run} -p source live -p questions 30 -p output {WORKPLACE}-live",
+            f"{run} {WORKPLACE}/{stem}.ipynb -p output {WORKPLACE}",
+            "# live: ask the model anew about 30 pictures",
+            f"{run} {WORKPLACE}-live/{stem}.ipynb -p source live -p questions 30 -p output {WORKPLACE}-live",
             "# compare what this notebook writes with what is committed",
-            f"python -m lib.study.verify {row['notebook']}",
+            f"python -m lib.study.verify {stem}",
         ]
     )
 
@@ -177,12 +177,18 @@ def claim_page(row: Mapping[str, str], stem: str | None, section: Section | None
     lines += ["## What would count", "", "Written before any record existed.", ""]
     lines += ["```text", *(part.strip() for part in rule.split(";")), "```", ""]
     lines += [f"{_plain(note[0].upper() + note[1:])}.", ""] if note else []
-    if section is not None:
+    if section is None:
+        lines += [
+            "## Where it is shown",
+            "",
+            "- [Among what cannot be tested](../notebooks/90_verdicts.ipynb)",
+            "",
+        ]
+    else:
         lines += _shown(row["id"], section)
         lines += ["## Where it is shown", ""]
-        lines += [f"- [The section of `{stem}`](#{anchor(stem, section.place)})"]
-    lines += ["- [All notebooks](../notebooks.md)", ""] if section is None else [""]
-    lines += ["## Do it again", "", "```sh", commands(row), "```", ""]
+        lines += [f"- [The section of `{stem}`](#{anchor(stem, section.place)})", ""]
+        lines += ["## Do it again", "", "```sh", commands(stem), "```", ""]
     return "\n".join(lines)
 
 
@@ -190,7 +196,12 @@ def _shown(claim: str, section: Section) -> list[str]:
     lines = ["## What was found", ""]
     for out in section.claims[claim]:
         if "text/html" in out.data:
-            lines += ["````{raw} html", f'<div class="frame">{_bare(out.data["text/html"])}</div>', "````", ""]
+            lines += [
+                "````{raw} html",
+                f'<div class="frame">{_bare(out.data["text/html"])}</div>',
+                "````",
+                "",
+            ]
         else:
             lines += [_sentence(out.data["text/markdown"]), ""]
     for name, caption in section.figures:
@@ -317,7 +328,9 @@ def write_sources(folder: Path, explorer: str, root: Path = ROOT) -> int:
     _write(folder / "index.md", index_page(readme, claims, gate))
     _write(folder / "claims.md", claims_page(claims))
     _write(folder / "explorer.md", explorer_page(explorer))
-    _write(folder / "figures.md", figures_page(sorted(path.stem for path in (root / "figures").glob("*.png"))))
+    _write(
+        folder / "figures.md", figures_page(sorted(path.stem for path in (root / "figures").glob("*.png")))
+    )
     _write(folder / "tables.md", tables_page(sorted((root / "data" / "tables").glob("*.csv"))))
     _write(folder / "data.md", (root / "data" / "README.md").read_text(encoding="utf-8"))
     told = (root / "notebooks" / "README.md").read_text(encoding="utf-8")
