@@ -65,6 +65,12 @@ def test_each_claim_has_a_page_with_verdict_rule_evidence_and_command(site):
             )
 
 
+def test_limits_are_a_page(site):
+    text = (site / "about.md").read_text(encoding="utf-8")
+    assert "## Limits" in text
+    assert "<!-- verdicts" not in text
+
+
 def test_copied_notebooks_differ_by_anchors_alone(site):
     for path in sorted(NOTEBOOKS.glob("*.ipynb")):
         ours, copy = (nbformat.read(one, as_version=4) for one in (path, site / "notebooks" / path.name))

@@ -17,7 +17,7 @@ from nbformat import NotebookNode
 
 from lib.paths import ROOT
 from lib.study.claims import VERDICTS, read_claims
-from lib.study.readme import NOT_RUN, block, numbers, tally
+from lib.study.readme import END, NOT_RUN, block, numbers, tally
 
 HERE = Path(__file__).resolve().parent
 WORKPLACE = "data/runs/mine"  # where the commands on the pages write
@@ -262,12 +262,18 @@ def index_page(readme: str, claims: pd.DataFrame, gate: str) -> str:
         "The numbers are those of each claim's weakest comparison. A verdict is computed by a rule that was written before",
         "the records existed; each id leads to the rule, the figure, the numbers and the command.",
         "",
-        "[See what each method keeps](explorer.md), picture by picture.",
+        "[See what each method keeps](explorer.md), picture by picture, and read the [limits](about.md) first: orders found on",
+        "a small trained model need not hold on a large one.",
         "",
         gate,
     ]
-    pages = ("explorer", "claims", "notebooks", "figures", "tables", "data")
+    pages = ("explorer", "claims", "notebooks", "figures", "tables", "data", "about")
     return "\n".join(lines) + "\n" + _toctree(pages)
+
+
+def about_page(readme: str) -> str:
+    """Return what README says below its generated part: commands, methods, tiers of evidence, limits."""
+    return "# Use, tiers of evidence and limits\n" + readme.split(END)[1]
 
 
 def claims_page(claims: pd.DataFrame) -> str:
@@ -327,6 +333,7 @@ def write_sources(folder: Path, explorer: str, root: Path = ROOT) -> int:
     gate = quoted[quoted.index("**How good") :] if "**How good" in quoted else ""
     _write(folder / "index.md", index_page(readme, claims, gate))
     _write(folder / "claims.md", claims_page(claims))
+    _write(folder / "about.md", about_page(readme))
     _write(folder / "explorer.md", explorer_page(explorer))
     _write(
         folder / "figures.md", figures_page(sorted(path.stem for path in (root / "figures").glob("*.png")))
