@@ -5,7 +5,7 @@ BIN := .venv/bin
 SNAKE := $(BIN)/snakemake --cores $(CORES) --quiet host reason rules --rerun-incomplete --keep-going
 
 .DEFAULT_GOAL := help
-.PHONY: help env study test live figures clean
+.PHONY: help env study test live figures verify report clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -37,6 +37,16 @@ endif
 figures: env ## draw figures and tables again from the committed records, and the README's table
 	$(SNAKE) --forceall --config sweep=data/sweeps/recorded.yml
 	$(BIN)/python -m lib.study.readme --write
+
+verify: env ## compute every table, figure's numbers and verdict again from the records; fail on any difference
+	$(BIN)/python -m lib.study.verify --jobs $(CORES)
+
+report: .venv/.report ## build the static report, data/runs/report/html: claims, notebooks, figures, an explorer
+	$(BIN)/python -m lib.study.site
+
+.venv/.report: .venv/.installed
+	$(BIN)/python -m pip install --quiet -e '.[report]' -c constraints.txt
+	@touch $@
 
 clean: ## remove what runs left behind; committed evidence stays
 	rm -rf data/runs .snakemake .pytest_cache .ruff_cache .hypothesis build

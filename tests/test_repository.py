@@ -3,12 +3,14 @@
 import ast
 import re
 import subprocess
+from itertools import pairwise
 
 import nbformat
+import papermill
 import pytest
 import yaml
 
-from lib.paths import NOTEBOOKS, README, ROOT, SWEEPS
+from lib.paths import FIGURES, NOTEBOOKS, README, ROOT, SWEEPS
 from lib.study.readme import block, with_table
 from lib.study.run import read_parameters, resolve
 
@@ -16,6 +18,9 @@ BOOKS = sorted(NOTEBOOKS.glob("*.ipynb"))
 TEXT = {".py", ".md", ".yml", ".yaml", ".toml", ".txt", ".cfg", ".cff", ".csv", ".ipynb", ".json", ".svg", ""}
 COMMON = {"source": ("str", "recorded"), "output": ("str", ""), "questions": ("int", 0), "seed": ("int", 0)}
 
+# nbval compares these as text, but no picture: a cell that shows one saves the numbers that it plots.
+COMPARED, PICTURE = {"text/plain", "text/html", "text/markdown"}, "image/png"
+SWITCHES = re.compile(r"nbval|pytest_validate|raises-exception", re.IGNORECASE)  # what makes nbval look away
 YOURS = "your-method"  # the one cell of all notebooks that may define a class: a reader's method
 
 
@@ -85,6 +90,45 @@ def test_sweeps_fit_their_notebooks():
                 resolve(NOTEBOOKS / f"{stem}.ipynb", file=sweep)
 
 
+def _texts(book):
+    """Every text that a notebook's outputs hold."""
+    for cell in book.cells:
+        for out in cell.get("outputs", []):
+            yield from [out.text] if out.output_type == "stream" else out.data.values()
+
+
+def test_sanitizing_hides_figure_sizes_and_versions_alone():
+    lines = (ROOT / "nbval.cfg").read_text(encoding="utf-8").splitlines()
+    rules = [line.removeprefix("regex: ") for line in lines if line.startswith("regex")]
+    # nbval drops a rule without a word when its replacement is empty or not on the next line.
+    pairs = [lines[place + 1] for place, line in enumerate(lines) if line.startswith("regex")]
+    assert all(re.fullmatch(r"replace: \S+", pair) for pair in pairs)
+    allowed = re.compile(r"<Figure size [\d.x]+ with \d+ Axes>|[a-z]+ \d+\.\d+\.\d+(\+\w+)?\.?")
+    hidden = {
+        found.group(0)
+        for path in BOOKS
+        for text in _texts(nbformat.read(path, as_version=4))
+        for rule in rules
+        for found in re.finditer(rule, text)
+    }
+    assert hidden
+    assert not [text for text in hidden if not allowed.fullmatch(text)]
+
+
+def test_notebooks_are_compared_strictly_each_in_one_process():
+    (call,) = re.findall(r"pytest [^\n]*loadfile(?:.|\\\n)*?notebooks/", (ROOT / "Makefile").read_text())
+    assert "--nbval " in call
+    assert "--nbval-sanitize-with=nbval.cfg" in call
+    assert "--nbval-lax" not in call
+    assert not (NOTEBOOKS / "conftest.py").exists()  # its hook could leave outputs out of the comparison
+
+
+def test_every_figure_has_its_numbers():
+    stems = {suffix: {path.stem for path in FIGURES.glob(f"*.{suffix}")} for suffix in ("png", "svg", "csv")}
+    assert stems["png"]
+    assert stems["png"] == stems["svg"] == stems["csv"]
+
+
 @pytest.mark.parametrize("path", BOOKS, ids=lambda path: path.stem)
 class TestNotebook:
     """One notebook as committed: run top to bottom, recorded, without traces of a machine or of papermill."""
@@ -92,6 +136,33 @@ class TestNotebook:
     def test_parameters(self, path):
         known = read_parameters(path)
         assert {name: known[name][1:] for name in COMMON if name in known} == COMMON
+        assert list(papermill.inspect_notebook(path)) == list(
+            known
+        )  # it cannot read a comment that holds "="
+
+    def test_nbval_compares_all_that_a_reader_sees(self, path):
+        for cell in nbformat.read(path, as_version=4).cells:
+            assert not SWITCHES.search(" ".join([cell.source, *cell.metadata.get("tags", [])]))
+            outputs = cell.get("outputs", [])
+            # A warning is an output on stderr; where none is committed, one that appears fails the comparison.
+            assert not [out for out in outputs if out.get("name") == "stderr"]
+            shown = [out.data for out in outputs if "data" in out]
+            assert not {kind for data in shown for kind in data} - COMPARED - {PICTURE}
+            if any(PICTURE in data for data in shown):
+                assert re.search(r"\bsave\(", cell.source), "its numbers lie in no CSV"
+            # The name of a drawn object says nothing, and memory addresses differ: end with plt.show().
+            assert not [
+                data for data in shown if re.match(r"<(?!Figure|IPython)", data.get("text/plain", ""))
+            ]
+
+    def test_headings_descend_by_one_and_the_last_cell_tells_versions(self, path):
+        book = nbformat.read(path, as_version=4)
+        prose = "\n".join(cell.source for cell in book.cells if cell.cell_type == "markdown")
+        levels = [len(marks) for marks in re.findall(r"^(#+) ", prose, re.MULTILINE)]
+        assert levels.count(1) == 1
+        assert all(after - before <= 1 for before, after in pairwise(levels))
+        assert re.search(r"\bversions\(\)", book.cells[-1].source)
+        assert "torch" in book.cells[-1].outputs[0].text
 
     def test_metadata(self, path):
         book = nbformat.read(path, as_version=4)

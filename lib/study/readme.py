@@ -3,7 +3,7 @@
 import argparse
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -28,7 +28,7 @@ def verdict_table(claims: pd.DataFrame) -> str:
             row["claim"],
             row["published"],
             row["verdict"] or NOT_RUN,
-            _numbers(row),
+            numbers(row),
             row["n"],
             row["tier"],
         )
@@ -36,7 +36,8 @@ def verdict_table(claims: pd.DataFrame) -> str:
     return "\n".join([tally(claims), "", *lines])
 
 
-def _numbers(row: dict[str, str]) -> str:
+def numbers(row: Mapping[str, str]) -> str:
+    """Return a claim's estimate with its interval, where it has one."""
     if not row["estimate"]:
         return ""
     if row["low"] == row["high"]:  # arithmetic and identities have no interval
@@ -97,7 +98,7 @@ def printed(claims: pd.DataFrame, width: int = 60) -> str:
     for row in claims.to_dict("records"):
         said = textwrap.shorten(row["claim"], width, placeholder=" ...")
         verdict = row["verdict"] or NOT_RUN
-        lines.append(f"{row['id']:<5} {verdict:<18} {_numbers(row):<28} {row['n']:>5}  {said}")
+        lines.append(f"{row['id']:<5} {verdict:<18} {numbers(row):<28} {row['n']:>5}  {said}")
     return "\n".join([*lines, "", tally(claims)])
 
 

@@ -1,0 +1,279 @@
+"""Recompute from the committed records what the repository shows, and name every difference.
+
+Every notebook runs again on the committed records, into a temporary folder; its tables, its figures' numbers, the claim
+register and README's generated part are compared with the committed ones, cell by cell. Nothing committed is written.
+Pictures themselves are not compared: each has its plotted numbers beside it.
+"""
+
+import argparse
+import csv
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from itertools import zip_longest
+from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+from lib.paths import ROOT
+from lib.study.readme import block, with_table
+
+MANIFEST = "SHA256SUMS"
+# Tables that scripts measure: times and random draws are not the same twice on another machine.
+SCRIPTED: Mapping[str, str] = MappingProxyType(
+    {
+        "selection_speed.csv": "python -m lib.study.selection_speed",
+        "precision_overlap.csv": "python -m lib.study.half_precision",
+    }
+)
+# Notebooks that run the embedded model instead of reading records: float32 sums differ a little between processors.
+MEASURED = ("00_start_here", "10_desap_method", "20_adaptprune_method", "33_add_your_method")
+TOLERANCE = 1e-4  # relative, for those notebooks' plotted numbers alone
+_KEY_CELLS = 4  # so many leading cells name a row
+
+
+class Difference(NamedTuple):
+    """One place where the committed file and the recomputed one disagree."""
+
+    file: str  # relative to the repository
+    row: str
+    column: str
+    committed: str
+    recomputed: str
+
+    def __str__(self) -> str:
+        place = ", ".join(part for part in (self.file, self.row, self.column) if part)
+        return f"{place}: committed {self.committed!r}, recomputed {self.recomputed!r}"
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """Return the sha-256 of every file below a folder, by its path there; the manifest itself is left out."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths
+    }
+
+
+def write_manifest(folder: Path) -> Path:
+    """Write the manifest in the format of ``sha256sum``, which can check it, too."""
+    path = folder / MANIFEST
+    lines = [f"{digest}  {name}\n" for name, digest in checksums(folder).items()]
+    path.write_text("".join(lines), encoding="utf-8", newline="\n")
+    return path
+
+
+def read_manifest(folder: Path) -> dict[str, str]:
+    """Read a manifest; ValueError where it is absent or a line is none of ``sha256sum``'s."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise ValueError(
+            f"{MANIFEST} does not exist in {folder.name}; write it: python -m lib.study.verify --write-manifest"
+        )
+    found = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        digest, _, name = line.partition("  ")
+        if len(digest) != 64 or not name:
+            raise ValueError(f"{MANIFEST} holds the line {line!r}, which is no checksum and path")
+        found[name] = digest
+    return found
+
+
+def compare_manifest(folder: Path, shown: str) -> list[Difference]:
+    """Compare the files below a folder with its manifest; `shown` is the folder's name in messages."""
+    told, found = read_manifest(folder), checksums(folder)
+    return [
+        Difference(f"{shown}/{name}", "", "sha256", told.get(name, "not listed"), found.get(name, "no file"))
+        for name in sorted(told.keys() | found.keys())
+        if told.get(name) != found.get(name)
+    ]
+
+
+def compare_tables(committed: Path, recomputed: Path, shown: str, tolerance: float = 0.0) -> list[Difference]:
+    """Compare two CSV files cell by cell.
+
+    Parameters
+    ----------
+    committed, recomputed
+        Files; cells are compared as text.
+    shown
+        Name of the committed file in messages.
+    tolerance
+        Relative difference that two numbers may have; 0 asks for the same text.
+    """
+    (head, *old), (fresh_head, *new) = _rows(committed), _rows(recomputed)
+    if head != fresh_head:
+        return [Difference(shown, "header", "", ",".join(head), ",".join(fresh_head))]
+    found = []
+    for line, (before, after) in enumerate(zip_longest(old, new), start=2):
+        row = f"line {line} ({', '.join((before or after)[:_KEY_CELLS])})"
+        if before is None or after is None:
+            found.append(Difference(shown, row, "", _text(before), _text(after)))
+            continue
+        for column, one, other in zip_longest(head, before, after, fillvalue=""):
+            if one != other and not _close(one, other, tolerance):
+                found.append(Difference(shown, row, column, one, other))
+    return found
+
+
+def _rows(path: Path) -> list[list[str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.reader(file)) or [[]]
+
+
+def _text(row: Sequence[str] | None) -> str:
+    return "no such row" if row is None else ",".join(row)
+
+
+def _close(one: str, other: str, tolerance: float) -> bool:
+    if not tolerance:
+        return False
+    try:
+        first, second = float(one), float(other)
+    except ValueError:
+        return False
+    return abs(first - second) <= tolerance * max(abs(first), abs(second))
+
+
+def compare_readme(readme: Path, output: Path) -> list[Difference]:
+    """Compare README's generated part with the one that a run's claims and accuracies make."""
+    text = readme.read_text(encoding="utf-8")
+    fresh = with_table(text, block(output / "claims.csv", output / "tables" / "accuracy.csv"))
+    lines = enumerate(zip_longest(text.splitlines(), fresh.splitlines()), start=1)
+    return [
+        Difference(readme.name, f"line {line}", "", one or "no such line", other or "no such line")
+        for line, (one, other) in lines
+        if one != other
+    ]
+
+
+def run_notebook(notebook: Path, output: Path, root: Path = ROOT) -> None:
+    """Run a notebook on the committed records of a repository, in a process of its own.
+
+    Raises
+    ------
+    ValueError
+        With the last lines of what it said, when it failed.
+    """
+    command = [sys.executable, "-m", "lib.study.run", str(notebook), str(output / "run" / notebook.name)]
+    done = subprocess.run(
+        [*command, "-p", "source", "recorded", "-p", "output", str(output)],
+        cwd=root,
+        env={"OMP_NUM_THREADS": "1", **os.environ, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise ValueError(f"{notebook.name} failed:\n" + "\n".join(done.stderr.splitlines()[-5:]))
+
+
+def compare_output(stem: str, output: Path, root: Path = ROOT) -> tuple[list[Difference], set[str]]:
+    """Compare what one notebook wrote with what is committed; return the differences and the files compared."""
+    found, seen = [], set()
+    tolerance = TOLERANCE if stem in MEASURED else 0.0
+    for folder, committed in (("tables", "data/tables"), ("figures", "figures"), ("", "data")):
+        for path in sorted((output / folder).glob("*.csv")):
+            shown = f"{committed}/{path.name}"
+            seen.add(shown)
+            if (root / shown).is_file():
+                found += compare_tables(root / shown, path, shown, tolerance if folder == "figures" else 0.0)
+            else:
+                found.append(Difference(shown, "", "", "no file", f"made by {stem}"))
+    if (output / "claims.csv").is_file():  # the notebook that judges all claims writes the README, too
+        found += compare_readme(root / "README.md", output)
+        seen.add("README.md")
+    return found, seen
+
+
+def verify(
+    root: Path = ROOT,
+    stems: Sequence[str] = (),
+    jobs: int = 2,
+    run: Callable[[Path, Path, Path], None] = run_notebook,
+) -> tuple[list[Difference], set[str]]:
+    """Check the manifest of the records, then run notebooks and compare all they write.
+
+    Parameters
+    ----------
+    root
+        The repository.
+    stems
+        Notebooks by file stem; none means all, and then each committed table and figure must have been made.
+    jobs
+        Notebooks at a time.
+    run
+        From notebook, output folder and root to files in that folder.
+
+    Returns
+    -------
+    tuple
+        The differences, and the files that were recomputed.
+
+    Raises
+    ------
+    ValueError
+        An unknown notebook, `jobs` below 1, no manifest, or a notebook that failed.
+    """
+    books = {path.stem: path for path in sorted((root / "notebooks").glob("*.ipynb"))}
+    unknown = [stem for stem in stems if stem not in books]
+    if unknown:
+        raise ValueError(f"notebook {unknown[0]!r} is unknown; known: {', '.join(books)}")
+    if jobs < 1:
+        raise ValueError(f"jobs must be at least 1, got {jobs}")
+    found = compare_manifest(root / "data" / "records", "data/records")
+    seen: set[str] = set()
+    with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(jobs) as pool:
+        # A folder each: several notebooks write the same table, and each one's is compared.
+        running = {pool.submit(run, books[stem], Path(scratch) / stem, root): stem for stem in stems or books}
+        for done in (bar := tqdm(as_completed(running), total=len(running), desc="notebooks")):
+            bar.set_postfix_str(running[done])
+            done.result()
+            mine, made = compare_output(running[done], Path(scratch) / running[done], root)
+            found, seen = found + mine, seen | made
+    if not stems:
+        found += [Difference(name, "", "", "a file", "made by no notebook") for name in _unmade(root, seen)]
+    return sorted(set(found)), seen
+
+
+def _unmade(root: Path, seen: set[str]) -> list[str]:
+    wanted = [path for folder in ("data/tables", "figures") for path in sorted((root / folder).glob("*.csv"))]
+    names = [path.relative_to(root).as_posix() for path in wanted if path.name not in SCRIPTED]
+    return [name for name in [*names, "data/claims.csv", "README.md"] if name not in seen]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Verify, or write the manifest; return the exit status: 0 the same, 1 differences, 2 an error."""
+    parser = argparse.ArgumentParser(prog="python -m lib.study.verify", description=__doc__.split("\n\n")[0])
+    parser.add_argument("notebooks", nargs="*", metavar="STEM", help="notebooks to run; none means all")
+    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="notebooks at a time (2)")
+    parser.add_argument(
+        "--write-manifest",
+        action="store_true",
+        help=f"write data/records/{MANIFEST} anew and stop: after new records were made on purpose",
+    )
+    given = parser.parse_args(arguments)
+    try:
+        if given.write_manifest:
+            print(f"done: {write_manifest(ROOT / 'data' / 'records').relative_to(ROOT)}")
+            return 0
+        found, seen = verify(stems=given.notebooks, jobs=given.jobs)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for difference in found:
+        print(difference)
+    for name, command in SCRIPTED.items():
+        print(f"not verified: data/tables/{name} (measured by {command})")
+    print(f"not compared exactly: figures of {', '.join(MEASURED)} (the model runs; within {TOLERANCE:g})")
+    print(f"{len(seen)} files recomputed, {len(found)} differences")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
