@@ -541,7 +541,7 @@ _JUDGED = (
         benchmarks="gqa,mme,pope,scienceqa,textvqa",
         keep="0.111,0.222,0.333",
         published=(90.1, 93.7, 96.6),
-        methods="desap/space=decoder/similarity=vanilla",
+        methods="desap/similarity=embedding",
         remark="The paper does not say what stands for the text tower in this model; the command compares text and patches "
         "where the language model reads both, and takes attention received for saliency: our extensions.",
     ),
