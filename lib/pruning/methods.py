@@ -110,8 +110,7 @@ class DeSAP(Method):
 
     share: float = 0.5  # paper section 4.3: k1 = k2 = K / 2
     combine: str = "split"  # paper Eq. 5; "sum" of both maps is our control
-    # Paper section 3.2; "vanilla" is its baseline, "negated" as in TRIM, "embedding" our extension (see above).
-    similarity: str = "decoupled"
+    similarity: str = "decoupled"  # paper section 3.2; "vanilla" is its baseline, "negated" as in TRIM
     attention: str = "qq"  # paper Eq. 2 and Table 4b
     aligned: bool = True  # paper Eq. 3; False is the plain cosine of its Table 5
     normalised: bool = True  # our reading: section 3.2 speaks of cosine similarity
