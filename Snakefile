@@ -71,9 +71,10 @@ LOCKS = ExitStack()
 onstart:
     # Held until this process ends, however it ends: a killed sweep leaves nothing to unlock.
     try:
-        for folder in sorted({BASE, *(run.output or "data/runs/committed" for run in RUNS.values())}):
-            LOCKS.enter_context(files.alone(Path(folder) / "sweep.lock", f"sweep {SWEEP}: {folder}"))
+        for folder in sorted({Path(place).resolve() for place in (BASE, *(run.output or "data/runs/committed" for run in RUNS.values()))}):
+            LOCKS.enter_context(files.alone(folder / "sweep.lock", f"{folder}, where sweep {SWEEP} writes,"))
     except OSError as error:
+        LOCKS.close()
         raise WorkflowError(str(error)) from None
 
 

@@ -26,8 +26,6 @@ from lib.paths import TABLES
 from lib.study.tables import table_command
 from tests.faults.small import RUNS, Workspace
 
-LONGEST = 30.0  # seconds into the sweep that a fault may come; a sweep that ended before then is met done
-
 
 def kill(process: psutil.Process) -> bool:
     """Send SIGKILL; False when it was gone already."""
@@ -54,9 +52,16 @@ def _line(process: psutil.Process) -> list[str]:
         return []
 
 
-def killed_driver(work: Workspace, draw: random.Random, wait: bool) -> tuple[float, str]:
+def undisturbed(work: Workspace, draw: random.Random, longest: float) -> tuple[float, str]:
+    """Run a sweep to its end; how long it takes bounds the moments of the other faults."""
+    started = time.time()
+    status, _ = work.run(log="fault.log")
+    return time.time() - started, f"status {status}"
+
+
+def killed_driver(work: Workspace, draw: random.Random, longest: float, wait: bool) -> tuple[float, str]:
     """Kill the driver; its jobs run on. With `wait`, the next sweep starts after they have ended, else at once."""
-    driver, moment = work.start(log="fault.log"), draw.uniform(1, LONGEST)
+    driver, moment = work.start(log="fault.log"), draw.uniform(1, longest)
     started = time.time()
     try:
         driver.wait(moment)
@@ -70,13 +75,13 @@ def killed_driver(work: Workspace, draw: random.Random, wait: bool) -> tuple[flo
     return time.time() - started, f"{len(left)} processes left behind"
 
 
-def killed_part(work: Workspace, draw: random.Random, word: str) -> tuple[float, str]:
+def killed_part(work: Workspace, draw: random.Random, longest: float, word: str) -> tuple[float, str]:
     """Kill a kernel or a runner at a random moment after the first of its kind has come."""
     driver, found, started = work.start(log="fault.log"), [], time.time()
     while not found and driver.poll() is None:
         found = below(driver, word)
         time.sleep(0.05)
-    until = time.time() + draw.uniform(0, LONGEST / 3)
+    until = time.time() + draw.uniform(0, longest / 3)
     while time.time() < until and driver.poll() is None:
         time.sleep(0.05)
     alive = below(driver, word)
@@ -86,19 +91,27 @@ def killed_part(work: Workspace, draw: random.Random, word: str) -> tuple[float,
     return seconds, f"{'hit' if hit else 'none there'}, status {status}"
 
 
-def full_disk(work: Workspace, draw: random.Random) -> tuple[float, str]:
+def full_disk(work: Workspace, draw: random.Random, longest: float) -> tuple[float, str]:
     """Give the runs' folder too little room; afterwards enough."""
-    runs, size = work.folder / "data/runs", draw.randrange(8, 600)
-    _mount("-t", "tmpfs", "-o", f"size={size}k", "tmpfs", str(runs))
-    status, _ = work.run(log="fault.log")
-    half = work.half()
-    _mount("-o", "remount,size=64m", str(runs))
-    return 0.0, f"{size} KiB, status {status}{'; ' + '; '.join(half) if half else ''}"
+    return 0.0, _little_room(work, work.folder / "data/runs", draw.randrange(4, 560))
 
 
-def read_only(work: Workspace, draw: random.Random) -> tuple[float, str]:
+def full_driver_disk(work: Workspace, draw: random.Random, longest: float) -> tuple[float, str]:
+    """Give what Snakemake keeps about its jobs too little room; afterwards enough."""
+    return 0.0, _little_room(work, work.folder / ".snakemake", draw.randrange(4, 64))
+
+
+def _little_room(work: Workspace, folder: Path, size: int) -> str:
+    folder.mkdir(exist_ok=True)
+    _mount("-t", "tmpfs", "-o", f"size={size}k", "tmpfs", str(folder))
+    status, said = work.run(log="fault.log")
+    _mount("-o", "remount,size=64m", str(folder))
+    return f"{size} KiB, status {status}, {'disk named' if 'No space left' in said else 'disk not named'}"
+
+
+def read_only(work: Workspace, draw: random.Random, longest: float) -> tuple[float, str]:
     """Make the runs' folder read-only at a random moment; afterwards writable."""
-    runs, moment = work.folder / "data/runs", draw.choice([0.0, draw.uniform(1, LONGEST / 2)])
+    runs, moment = work.folder / "data/runs", draw.choice([0.0, draw.uniform(1, longest / 2)])
     _mount("-t", "tmpfs", "-o", "size=64m", "tmpfs", str(runs))
     driver = work.start(log="fault.log") if moment else None
     time.sleep(moment)
@@ -114,14 +127,14 @@ def read_only(work: Workspace, draw: random.Random) -> tuple[float, str]:
     return moment, f"status {status}"
 
 
-def cut_record(work: Workspace, draw: random.Random) -> tuple[float, str]:
+def cut_record(work: Workspace, draw: random.Random, longest: float) -> tuple[float, str]:
     """Cut a record of a finished sweep at a random length."""
     work.run(log="fault.log")
     path = draw.choice(sorted(work.output.rglob("*.parquet")))
     return _cut(path, draw)
 
 
-def cut_notebook(work: Workspace, draw: random.Random) -> tuple[float, str]:
+def cut_notebook(work: Workspace, draw: random.Random, longest: float) -> tuple[float, str]:
     """Cut a finished notebook at a random length."""
     work.run(log="fault.log")
     return _cut(work.finished(draw.choice(sorted(RUNS))), draw)
@@ -134,9 +147,9 @@ def _cut(path: Path, draw: random.Random) -> tuple[float, str]:
     return 0.0, f"{path.name} to {length} of {len(content)} bytes"
 
 
-def two_sweeps(work: Workspace, draw: random.Random) -> tuple[float, str]:
+def two_sweeps(work: Workspace, draw: random.Random, longest: float) -> tuple[float, str]:
     """Start the sweep a second time while the first is at work."""
-    first, moment = work.start(log="fault.log"), draw.uniform(8, LONGEST / 2)
+    first, moment = work.start(log="fault.log"), draw.uniform(longest / 3, longest / 1.5)
     time.sleep(moment)
     running = first.poll() is None
     second, said = work.run(log="second.log")
@@ -151,16 +164,18 @@ def _mount(*words: str, check: bool = True) -> bool:
     return subprocess.run(["mount", *words], capture_output=True, check=check).returncode == 0
 
 
-Fault = Callable[[Workspace, random.Random], tuple[float, str]]
+Fault = Callable[[Workspace, random.Random, float], tuple[float, str]]
 FAULTS: dict[str, tuple[int, Fault]] = {
-    "driver killed, run again at once": (4, lambda work, draw: killed_driver(work, draw, wait=False)),
+    "none": (1, undisturbed),
+    "driver killed, run again at once": (4, lambda *given: killed_driver(*given, wait=False)),
     "driver killed, run again when its jobs had ended": (
         3,
-        lambda work, draw: killed_driver(work, draw, wait=True),
+        lambda *given: killed_driver(*given, wait=True),
     ),
-    "kernel killed": (4, lambda work, draw: killed_part(work, draw, "ipykernel_launcher")),
-    "runner killed": (2, lambda work, draw: killed_part(work, draw, "-m lib.study.run")),
-    "disk full": (3, full_disk),
+    "kernel killed": (4, lambda *given: killed_part(*given, "ipykernel_launcher")),
+    "runner killed": (2, lambda *given: killed_part(*given, "-m lib.study.run")),
+    "disk full": (4, full_disk),
+    "disk full under Snakemake": (2, full_driver_disk),
     "folder read-only": (2, read_only),
     "record cut short": (2, cut_record),
     "finished notebook cut short": (1, cut_notebook),
@@ -168,10 +183,10 @@ FAULTS: dict[str, tuple[int, Fault]] = {
 }
 
 
-def trial(fault: Fault, draw: random.Random, folder: Path) -> dict[str, object]:
+def trial(fault: Fault, draw: random.Random, folder: Path, longest: float) -> dict[str, object]:
     """Run one trial; return its row without the columns that name it."""
     work, started = Workspace.make(folder), time.time()
-    after, detail = fault(work, draw)
+    after, detail = fault(work, draw, longest)
     done, half = len(work.done()), len(work.half())
     tries, redone, reasons, status = 0, 0, set(), 1
     while status and tries < 6:  # orphans of a killed driver hold up the first one or two
@@ -186,12 +201,12 @@ def trial(fault: Fault, draw: random.Random, folder: Path) -> dict[str, object]:
         "after_s": round(after, 1),
         "what_happened": detail,
         "done_before": done,
-        "half_taken_for_done": half,
+        "not_whole_before": half,
         "tries": tries,
         "jobs_redone": redone,
         "reasons": "; ".join(sorted(reasons)),
         "done_after": len(work.done()),
-        "faults_after": len(work.half()),
+        "not_whole_after": len(work.half()),
         "parts_left": len(list(work.folder.rglob("*.part"))),
         "seconds": round(time.time() - started, 1),
     }
@@ -203,17 +218,21 @@ def _reasons(line: str) -> list[str]:
 
 def table(seed: int, only: str) -> pd.DataFrame:
     """Run all trials; a row each, printed as they come."""
-    rows = []
+    rows, longest = [], 0.0
     for name, (count, fault) in FAULTS.items():
-        for number in range(count if only in name else 0):
+        for number in range(count if only in name or not longest else 0):
             folder = Path(tempfile.mkdtemp(prefix="trial-"))
             try:
                 row = {"fault": name, "trial": number, "seed": seed}
-                rows.append(row | trial(fault, random.Random(f"{seed} {name} {number}"), folder / "work"))
+                rows.append(
+                    row | trial(fault, random.Random(f"{seed} {name} {number}"), folder / "work", longest)
+                )
+                longest = longest or rows[-1]["after_s"]  # seconds into a sweep that a fault may come
                 print(rows[-1], file=sys.stderr, flush=True)
             finally:
-                if os.path.ismount(folder / "work/data/runs"):
-                    subprocess.run(["umount", "--lazy", str(folder / "work/data/runs")], check=True)
+                for place in (folder / "work/data/runs", folder / "work/.snakemake"):
+                    if os.path.ismount(place):
+                        subprocess.run(["umount", "--lazy", str(place)], check=True)
                 shutil.rmtree(folder)
     return pd.DataFrame(rows)
 
