@@ -7,6 +7,7 @@
 import glob
 import json
 import os
+import re
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -64,7 +65,7 @@ if workflow.is_main_process:  # a job on a cluster reads this file too, and has 
         for what in sweep.broken(run, Path(finished(name)), Path(".")):
             print(f"{what}: {finished(name)} is done again", file=sys.stderr)
             if not workflow.output_settings.dryrun:
-                Path(finished(name)).unlink()
+                Path(finished(name)).unlink(missing_ok=True)
 LOCKS = ExitStack()
 
 
@@ -87,7 +88,7 @@ onerror:
 
 
 wildcard_constraints:
-    run="|".join(RUNS),
+    run="|".join(map(re.escape, RUNS)),
 
 
 rule all:
