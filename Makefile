@@ -2,7 +2,7 @@
 PYTHON ?= python3
 CORES ?= 2
 BIN := .venv/bin
-SNAKE := $(BIN)/snakemake --cores $(CORES) --quiet host reason rules --rerun-incomplete --keep-going
+SNAKE := $(BIN)/snakemake --profile data/sweeps/profiles/local --cores $(CORES)
 
 .DEFAULT_GOAL := help
 .PHONY: help env study test live figures verify report clean

@@ -1,5 +1,6 @@
 """Which visual tokens can a vision-language model drop? `prune` a model with one of the `methods`."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -12,11 +13,7 @@ __all__ = ["methods", "prune"]
 def __getattr__(name: str) -> object:
     """Import on first use: torch and transformers take seconds, and not every command needs them."""
     if name == "prune":
-        from lib.models.prune import prune
-
-        return prune
+        return import_module("lib.models.prune").prune
     if name == "methods":
-        from lib.pruning import methods
-
-        return methods
+        return import_module("lib.pruning.methods")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

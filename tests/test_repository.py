@@ -8,11 +8,10 @@ from itertools import pairwise
 import nbformat
 import papermill
 import pytest
-import yaml
 
 from lib.paths import FIGURES, NOTEBOOKS, README, ROOT, SWEEPS
 from lib.study.readme import block, with_table
-from lib.study.run import read_parameters, resolve
+from lib.study.sweep import read_parameters, read_runs
 
 BOOKS = sorted(NOTEBOOKS.glob("*.ipynb"))
 TEXT = {".py", ".md", ".yml", ".yaml", ".toml", ".txt", ".cfg", ".cff", ".csv", ".ipynb", ".json", ".svg", ""}
@@ -85,9 +84,7 @@ def test_imports_go_one_way():
 
 def test_sweeps_fit_their_notebooks():
     for sweep in SWEEPS.glob("*.yml"):
-        for stem in yaml.safe_load(sweep.read_text(encoding="utf-8"))["notebooks"]:
-            if (NOTEBOOKS / f"{stem}.ipynb").exists():
-                resolve(NOTEBOOKS / f"{stem}.ipynb", file=sweep)
+        assert read_runs(sweep, NOTEBOOKS)
 
 
 def _texts(book):

@@ -13,7 +13,7 @@ from lib.paths import CLAIMS, RECORDS
 from lib.study.records import empty, read_folder
 from lib.study.rules import Clause, Evidence, Finding, decide, find, parse, slack
 from lib.study.stats import holm
-from lib.study.tables import per_question
+from lib.study.tables import per_question, write_table
 
 WRITTEN = ("id", "paper", "claim", "published", "kind", "tier", "rule")  # by hand, before the run
 FILLED = ("n", "estimate", "low", "high", "verdict")  # by code, after it
@@ -204,9 +204,7 @@ def write_claims(claims: pd.DataFrame, path: Path | str) -> Path:
     kept = [*WRITTEN, "notebook"]
     if not claims[kept].equals(read_claims()[kept]):
         raise ValueError(f"{path.name}: a column written before the run ({', '.join(kept)}) was changed")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    claims.to_csv(path, index=False, lineterminator="\n")
-    return path
+    return write_table(claims, path)
 
 
 def update(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -27,6 +28,7 @@ from lib.paths import MODELS
 from lib.pruning.checks import check_option
 from lib.pruning.methods import Method, make
 from lib.study import records
+from lib.study.files import cut_short
 from lib.study.metrics import exact_match
 from lib.study.questions import Question, benchmark, evidence_mask
 from lib.study.replay import Replay
@@ -208,19 +210,21 @@ def record_arms(arms: Iterable[Arm], folder: Path, questions: int = 0, model: Pa
     """Ask every arm that `folder` has no record of yet, with a progress bar.
 
     An existing record counts only if it was made with the same weights on as many pictures; anything else is an error,
-    because mixing them would be silent.
+    because mixing them would be silent. One that was cut short counts as missing, and is named.
     """
     digest, wanted = weights_digest(model), questions or TEST_PICTURES
     missing = []
     for arm in arms:
         path = record_path(folder, arm)
-        if path.exists():
+        if path.exists() and not cut_short(path):
             told = records.read_provenance(path)
             if (told.get("weights"), told.get("pictures")) != (digest, wanted):
                 raise ValueError(
                     f"{path.name}: made with other weights or questions; remove {folder} and run again"
                 )
         else:
+            if path.exists():
+                print(f"{path.name} was cut short: asked again", file=sys.stderr)
             missing.append((arm, path))
     if not missing:
         return

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from lib.paths import FIGURES
 from lib.study.claims import VERDICTS
+from lib.study.files import whole
 
 BLUE, ORANGE, GREEN, RED, PURPLE, BROWN, PINK, GREY, YELLOW, SKY = sns.color_palette("colorblind")
 _SALT = "visual-token-pruning-study"  # the same SVG bytes in every run
@@ -123,9 +124,10 @@ def save(figure: Figure, name: str, frame: pd.DataFrame, folder: Path | str = FI
     if not name or not set(name) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"):
         raise ValueError(f"name must be letters, digits, - and _, got {name!r}")
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with mpl.rc_context({"svg.hashsalt": _SALT}):
-        figure.savefig(folder / f"{name}.svg", metadata={"Date": None}, bbox_inches="tight")
-    figure.savefig(folder / f"{name}.png", metadata={"Software": None}, bbox_inches="tight")
-    frame.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n", float_format="%.6g")
+    with mpl.rc_context({"svg.hashsalt": _SALT}), whole(folder / f"{name}.svg") as part:
+        figure.savefig(part, format="svg", metadata={"Date": None}, bbox_inches="tight")
+    with whole(folder / f"{name}.png") as part:
+        figure.savefig(part, format="png", metadata={"Software": None}, bbox_inches="tight")
+    with whole(folder / f"{name}.csv") as part:
+        frame.to_csv(part, index=False, lineterminator="\n", float_format="%.6g")
     return folder / f"{name}.png"

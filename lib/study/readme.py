@@ -10,6 +10,7 @@ import pandas as pd
 
 from lib.paths import CLAIMS, README, ROOT, TABLES
 from lib.study.claims import VERDICTS, read_claims
+from lib.study.files import whole
 from lib.study.training import gate_sentence, gate_table
 
 BEGIN, END = "<!-- verdicts:begin -->", "<!-- verdicts:end -->"
@@ -88,7 +89,8 @@ def write_readme(claims: Path | str = CLAIMS, readme: Path | str = README) -> bo
     old = readme.read_text(encoding="utf-8")
     new = with_table(old, block(claims))
     if new != old:
-        readme.write_text(new, encoding="utf-8")
+        with whole(readme) as part:
+            part.write_text(new, encoding="utf-8")
     return new != old
 
 

@@ -29,6 +29,7 @@ from lib.study import bench as benches
 from lib.study import cost, timing
 from lib.study.bench import Bench
 from lib.study.cost import TEXT
+from lib.study.files import whole
 from lib.study.records import provenance
 
 SHARES = (1.0, 1 / 3, 2 / 9, 1 / 9, 1 / 18)  # of the visual tokens: 576, 192, 128, 64 and 32 of 576
@@ -315,10 +316,8 @@ def slug(text: str) -> str:
 
 def write_csv(frame: pd.DataFrame, path: Path) -> None:
     """Write a CSV whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    frame.to_csv(part, index=False, lineterminator="\n", float_format="%.6g")
-    os.replace(part, path)
+    with whole(path) as part:
+        frame.to_csv(part, index=False, lineterminator="\n", float_format="%.6g")
 
 
 def read_csv(path: Path) -> pd.DataFrame:

@@ -10,10 +10,8 @@ Two kinds of file, told apart by a mark in their metadata:
 
 import dataclasses
 import json
-import os
 import platform
 import subprocess
-import tempfile
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
@@ -25,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lib.paths import ROOT
+from lib.study.files import whole
 
 _MARK = b"visual-token-study"
 _PROVENANCE = b"provenance"
@@ -201,14 +200,10 @@ def write(frame: pd.DataFrame, path: Path | str, facts: Mapping[str, object], ki
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise ValueError(f"{path.name}: {error}") from error
     told = {_MARK: kind.encode(), _PROVENANCE: json.dumps(dict(facts), sort_keys=True, default=str).encode()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".part")
-    os.close(handle)
-    try:
-        pq.write_table(table.replace_schema_metadata(told), temporary, compression="zstd")
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    with whole(path) as part:  # checksums, so that a damaged page is an error and not other numbers
+        pq.write_table(
+            table.replace_schema_metadata(told), part, compression="zstd", write_page_checksum=True
+        )
     return path
 
 
@@ -242,7 +237,7 @@ def read(path: Path | str, kind: str = "accuracy") -> pd.DataFrame:
     if found != kind:
         raise ValueError(f"{path.name}: holds {found} rows, asked for {kind}")
     try:
-        frame = pq.read_table(path).to_pandas()
+        frame = pq.read_table(path, page_checksum_verification=True).to_pandas()
     except (pa.ArrowException, OSError) as error:
         raise ValueError(
             f"{path.name}: not a readable parquet file ({str(error).splitlines()[0]})"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from lib.study.files import whole
 from lib.study.stats import Interval, mean_interval
 
 COLUMNS = ("model", "method", "keep", "suite", "n", "accuracy", "low", "high")
@@ -96,13 +97,8 @@ def retention(table: pd.DataFrame) -> pd.DataFrame:
 def write_table(table: pd.DataFrame, path: Path | str) -> Path:
     """Write a CSV table whole or not at all, with Unix line ends: the same bytes on every system."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    try:
+    with whole(path) as part:
         table.to_csv(part, index=False, lineterminator="\n")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
     return path
 
 

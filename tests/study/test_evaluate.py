@@ -156,6 +156,17 @@ def test_recording_resumes_and_refuses_to_mix(folder, tmp_path):
         record_arms(arms, tmp_path, TWO + 1, folder)
 
 
+def test_a_record_that_was_cut_short_is_asked_again(folder, tmp_path, capsys):
+    arm = Arm(method=make("random", keep=16, seed=0))
+    path = record_path(tmp_path, arm)
+    record_arms([arm], tmp_path, TWO, folder)
+    whole = records.read(path)
+    path.write_bytes(path.read_bytes()[:-1])
+    record_arms([arm], tmp_path, TWO, folder)
+    assert f"{path.name} was cut short: asked again" in capsys.readouterr().err
+    assert records.read(path).equals(whole)
+
+
 def test_every_arm_has_a_file_of_its_own(tmp_path):
     arms = [*shared_arms(), *desap_arms(), *adaptprune_arms()]
     arms += [arm for arm in turn_arms() if arm.told == "earlier"]

@@ -5,6 +5,7 @@ import json
 import nbformat
 import pytest
 
+from lib.study import files, sweep
 from lib.study import run as runner
 
 PARAMETERS = """source: str = "recorded"  # where numbers come from
@@ -31,7 +32,7 @@ def notebook(tmp_path):
 
 def test_values_take_the_declared_types(notebook):
     pairs = [("questions", "40"), ("share", "1e-1"), ("fast", "True"), ("source", "7")]
-    assert runner.resolve(notebook, pairs) == {"questions": 40, "share": 0.1, "fast": True, "source": "7"}
+    assert sweep.resolve(notebook, pairs) == {"questions": 40, "share": 0.1, "fast": True, "source": "7"}
 
 
 @pytest.mark.parametrize(
@@ -66,17 +67,17 @@ def test_a_wrong_word_stops_before_anything_runs(notebook, tmp_path, capsys, nam
     ],
 )
 def test_a_wrong_file_is_refused(notebook, tmp_path, text, said):
-    sweep = tmp_path / "sweep.yml"
-    sweep.write_text(text)
+    path = tmp_path / "sweep.yml"
+    path.write_text(text)
     with pytest.raises(ValueError, match=said):
-        runner.resolve(notebook, file=sweep)
+        sweep.resolve(notebook, file=path)
 
 
 def test_sweep_sections_and_the_command_line_win_in_order(notebook, tmp_path):
-    sweep = tmp_path / "sweep.yml"
-    sweep.write_text("all: {questions: 1, share: 1}\nnotebooks:\n  book: {questions: 2}\n")
-    assert runner.resolve(notebook, file=sweep) == {"questions": 2, "share": 1.0}
-    assert runner.resolve(notebook, [("questions", "3")], sweep)["questions"] == 3
+    path = tmp_path / "sweep.yml"
+    path.write_text("all: {questions: 1, share: 1}\nnotebooks:\n  book: {questions: 2}\n")
+    assert sweep.resolve(notebook, file=path) == {"questions": 2, "share": 1.0}
+    assert sweep.resolve(notebook, [("questions", "3")], path)["questions"] == 3
 
 
 @pytest.mark.parametrize(
@@ -91,18 +92,18 @@ def test_sweep_sections_and_the_command_line_win_in_order(notebook, tmp_path):
 )
 def test_a_parameters_cell_that_cannot_be_read(tmp_path, parameters, said):
     with pytest.raises(ValueError, match=said):
-        runner.read_parameters(_notebook(tmp_path / "book.ipynb", parameters=parameters))
+        sweep.read_parameters(_notebook(tmp_path / "book.ipynb", parameters=parameters))
 
 
 def test_a_notebook_needs_one_tagged_cell(tmp_path):
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x = 1")])
     nbformat.write(book, tmp_path / "book.ipynb")
     with pytest.raises(ValueError, match="has 0 cells tagged 'parameters'"):
-        runner.read_parameters(tmp_path / "book.ipynb")
+        sweep.read_parameters(tmp_path / "book.ipynb")
     (tmp_path / "text.ipynb").write_text("no notebook")
     for name, said in (("text.ipynb", "is not a notebook"), ("absent.ipynb", "does not exist")):
         with pytest.raises(ValueError, match=said):
-            runner.read_parameters(tmp_path / name)
+            sweep.read_parameters(tmp_path / name)
 
 
 @pytest.mark.filterwarnings(
@@ -134,3 +135,22 @@ def test_a_failed_run_leaves_nothing_that_looks_finished(tmp_path, capsys):
     assert not out.exists()
     assert (tmp_path / "out.failed.ipynb").exists()
     assert runner.main([str(notebook), str(notebook)]) == 2
+
+
+@pytest.mark.filterwarnings(
+    "ignore:.*:DeprecationWarning", "ignore:.*:ResourceWarning"
+)  # of the kernel client
+def test_a_dead_kernel_is_one_error_and_leaves_nothing_that_looks_finished(tmp_path, capsys):
+    notebook = _notebook(tmp_path / "book.ipynb", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
+    assert runner.main([str(notebook), str(tmp_path / "out.ipynb")]) == 1
+    assert "error: book.ipynb did not finish: Kernel died" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["book.ipynb", "out.failed.ipynb"]
+
+
+def test_a_second_run_of_the_same_out_is_refused_and_harms_nothing(notebook, tmp_path, capsys):
+    out = tmp_path / "out.ipynb"
+    out.write_text("the first run's")
+    with files.alone(out.with_suffix(".lock"), "out.ipynb"):
+        assert runner.main([str(notebook), str(out)]) == 1
+    assert "did not finish: out.ipynb is in use by process" in capsys.readouterr().err
+    assert out.read_text() == "the first run's"

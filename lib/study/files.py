@@ -1,0 +1,103 @@
+"""Write files whole or not at all, and let one process at a time work on a thing."""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TextIO
+from uuid import uuid4
+
+try:
+    import fcntl
+except (
+    ModuleNotFoundError
+):  # a system without it has no lock here: one sweep at a time is then up to the user
+    fcntl = None
+
+
+@contextmanager
+def whole(path: Path | str) -> Iterator[Path]:
+    """Give a temporary path beside `path` to write to; put it in place in one step when the block ends well.
+
+    A reader sees the old file or the new one, never a part, whatever kills the writer and whenever the disk fills up.
+    A killed writer leaves its ``.part`` file, which nothing reads.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.stem}-{uuid4().hex[:8]}{path.suffix}.part")
+    try:
+        yield part
+        with part.open("rb") as written:
+            os.fsync(written.fileno())  # else a power cut may keep the new name and lose the content
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def alone(path: Path | str, what: str) -> Iterator[None]:
+    """Hold the lock file `path` for the length of the block; the system frees it when the holder dies, however it does.
+
+    Parameters
+    ----------
+    path
+        The lock file; it tells who holds it and is gone afterwards.
+    what
+        Named in the error.
+
+    Raises
+    ------
+    BlockingIOError
+        At once, when another process holds it, with that process's id and since when.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = _locked(path, what)
+    try:
+        handle.truncate(0)
+        handle.write(json.dumps({"process": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}))
+        handle.flush()
+        yield
+    finally:
+        with suppress(
+            OSError
+        ):  # on a folder that has become read-only the file stays, and the lock ends all the same
+            path.unlink()
+        handle.close()
+
+
+def _locked(path: Path, what: str) -> TextIO:
+    """Open and lock; again when the file was removed by its last holder between the two."""
+    while True:
+        handle = path.open("a+", encoding="utf-8")
+        try:
+            if fcntl:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.exists() and os.path.samestat(os.fstat(handle.fileno()), path.stat()):
+                return handle
+        except BlockingIOError as error:
+            handle.seek(0)
+            told = handle.read()
+            handle.close()
+            holder = json.loads(told) if told else {"process": "unknown", "since": "just now"}
+            raise BlockingIOError(
+                f"{what} is in use by process {holder['process']} since {holder['since']}; "
+                "wait for it or end it, then run again"
+            ) from error
+        except BaseException:
+            handle.close()
+            raise
+        handle.close()
+
+
+def cut_short(path: Path | str) -> bool:
+    """Whether a parquet file lacks its first or last mark: it was truncated or is something else."""
+    path = Path(path)
+    if path.stat().st_size < 12:  # two marks and the footer's length
+        return True
+    with path.open("rb") as handle:
+        first = handle.read(4)
+        handle.seek(-4, os.SEEK_END)
+        return first != b"PAR1" or handle.read(4) != b"PAR1"

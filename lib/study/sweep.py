@@ -1,0 +1,384 @@
+"""Read sweeps: which notebooks run, with which sets of parameters, and whether a finished run still holds.
+
+Snakemake reads a sweep before anything runs and, on a cluster, again in every job, so nothing heavy is imported here.
+
+A sweep file holds `all` (parameters of every notebook), `notebooks` (by file stem: parameters, which win) and, if
+wanted, `jobs` (by file stem: what its runs need, the keys of `Job`). A notebook with `sets` runs once a set:
+
+    notebooks:
+      10_desap_method: {picture: 3}           # one run
+      00_start_here:                          # two, each with outputs of its own
+        sets:
+          few: {keep: 8}
+          many: {keep: 32}
+"""
+
+import ast
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+from lib.study.files import cut_short
+
+SETS, BETWEEN = "sets", "--"
+_TYPES: Mapping[str, type] = {"str": str, "int": int, "float": float, "bool": bool, "list": list}
+_INT = re.compile(r"[+-]?\d+")
+_FLOAT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_NAME = re.compile(
+    r"[a-zA-Z0-9][a-zA-Z0-9_.]*(-[a-zA-Z0-9_.]+)*"
+)  # no two dashes in a row: they end the stem
+
+
+class Parameter(NamedTuple):
+    """One assignment of the parameters cell."""
+
+    name: str
+    kind: str  # a key of _TYPES
+    default: object
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What a sweep asks for a notebook's runs; None leaves it to the Snakefile.
+
+    Attributes
+    ----------
+    threads, mem_mb, runtime, gpu
+        Processor cores, MiB of memory, minutes, and accelerators.
+    after
+        Stems of notebooks whose runs into the same folder come first.
+    """
+
+    threads: int | None = None
+    mem_mb: int | None = None
+    runtime: int | None = None
+    gpu: int | None = None
+    after: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One notebook with one set of parameters.
+
+    Attributes
+    ----------
+    notebook, set
+        File stem; name of the set, "" where the notebook has but one.
+    values
+        Parameters to pass, checked.
+    parameters
+        All of them, defaults included.
+    cells
+        Sha-256 of the notebook's code: `cells_digest`.
+    job
+        What the sweep asks for it.
+    """
+
+    notebook: str
+    set: str = ""
+    values: Mapping[str, object]
+    parameters: Mapping[str, object]
+    cells: str
+    job: Job = field(default_factory=Job)
+
+    @property
+    def name(self) -> str:
+        """Stem of the finished notebook."""
+        return f"{self.notebook}{BETWEEN}{self.set}" if self.set else self.notebook
+
+    @property
+    def output(self) -> str:
+        """The folder it writes to, "" for the committed places."""
+        return str(self.parameters.get("output", ""))
+
+
+def _cells(notebook: Path) -> list[dict]:
+    """Cells of a notebook of format 4, each source as one text."""
+    if not notebook.is_file():
+        raise ValueError(f"NOTEBOOK {notebook} does not exist")
+    try:
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+        return [cell | {"source": "".join(cell["source"])} for cell in cells]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"NOTEBOOK {notebook} is not a notebook ({type(error).__name__})") from error
+
+
+def cells_digest(notebook: Path) -> str:
+    """Sha-256 of a notebook's code cells: outputs, counts, prose and metadata do not change it."""
+    code = [cell["source"] for cell in _cells(notebook) if cell.get("cell_type") == "code"]
+    return hashlib.sha256("\0".join(code).encode()).hexdigest()
+
+
+def read_parameters(notebook: Path) -> dict[str, Parameter]:
+    """Read the parameters cell: one annotated or plain assignment of a literal per line.
+
+    Raises
+    ------
+    ValueError
+        No such notebook, no or several tagged cells, or a line that is no assignment of a literal.
+    """
+    tagged = [cell for cell in _cells(notebook) if "parameters" in cell.get("metadata", {}).get("tags", [])]
+    if len(tagged) != 1:
+        raise ValueError(
+            f"NOTEBOOK {notebook} has {len(tagged)} cells tagged 'parameters', needs exactly one"
+        )
+    try:
+        body = ast.parse(tagged[0]["source"]).body
+    except SyntaxError as error:
+        raise ValueError(f"NOTEBOOK {notebook}: the parameters cell is not Python ({error})") from error
+    found = {}
+    for node in body:
+        parameter = _assignment(node, notebook)
+        found[parameter.name] = parameter
+    return found
+
+
+def _assignment(node: ast.stmt, notebook: Path) -> Parameter:
+    target = node.target if isinstance(node, ast.AnnAssign) else None
+    if isinstance(node, ast.Assign) and len(node.targets) == 1:
+        target = node.targets[0]
+    line = ast.unparse(node)
+    if not isinstance(target, ast.Name) or node.value is None:
+        raise ValueError(f"NOTEBOOK {notebook}: parameters cell holds {line!r}, which is no plain assignment")
+    try:
+        default = ast.literal_eval(node.value)
+    except ValueError as error:
+        raise ValueError(f"NOTEBOOK {notebook}: {line!r} is not a literal") from error
+    said = (
+        ast.unparse(node.annotation).split("[")[0]
+        if isinstance(node, ast.AnnAssign)
+        else type(default).__name__
+    )
+    if said not in _TYPES:
+        raise ValueError(f"NOTEBOOK {notebook}: {line!r} has type {said}; known: {', '.join(_TYPES)}")
+    return Parameter(target.id, said, default)
+
+
+def from_text(parameter: Parameter, text: str) -> object:
+    """Turn a command-line word into the declared type, or raise ValueError."""
+    if parameter.kind == "str":
+        return text
+    if parameter.kind == "bool" and text in ("True", "False"):
+        return text == "True"
+    if parameter.kind == "int" and _INT.fullmatch(text):
+        return int(text)
+    if parameter.kind == "float" and _FLOAT.fullmatch(text):
+        return float(text)
+    hint = {"bool": "; write True or False", "list": "; give lists in a file with -f"}.get(parameter.kind, "")
+    raise ValueError(f"parameter {parameter.name} is {parameter.kind}, got {text!r}{hint}")
+
+
+def from_file(parameter: Parameter, value: object) -> object:
+    """Check a YAML value against the declared type; only a whole number may stand for a float."""
+    if parameter.kind == "float" and type(value) is int:
+        return float(value)
+    if type(value) is not _TYPES[parameter.kind]:
+        raise ValueError(
+            f"parameter {parameter.name} is {parameter.kind}, got {value!r} ({type(value).__name__})"
+        )
+    return value
+
+
+def _mapping(value: object, what: str) -> dict:
+    """Return a mapping, {} for nothing, or raise the ValueError that says where another thing stands."""
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ValueError(f"{what} must hold names and values, got {value!r}")
+    return value
+
+
+def _content(path: Path) -> dict[str, object]:
+    """Content of a parameter file; of a sweep, with its sections checked."""
+    if not path.is_file():
+        raise ValueError(f"-f {path} does not exist")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"-f {path} is not YAML ({str(error).splitlines()[0]})") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"-f {path} must hold names and values, got {type(content).__name__}")
+    if "notebooks" not in content:
+        return content
+    odd = sorted(set(content) - {"all", "notebooks", "jobs"})
+    if odd:
+        raise ValueError(f"-f {path}: section {odd[0]!r} is unknown; known: all, notebooks, jobs")
+    return {name: _mapping(part, f"-f {path}: {name}") for name, part in content.items()}
+
+
+def _sets(content: Mapping[str, object], stem: str, path: Path) -> dict[str, dict[str, object]]:
+    """The sets of parameters of a notebook in a sweep, by name; a single one is called ""."""
+    where = f"-f {path}"
+    if stem not in content["notebooks"]:
+        raise ValueError(f"{where} has no notebook {stem}; known: {', '.join(content['notebooks'])}")
+    own = dict(_mapping(content["notebooks"][stem], f"{where}: {stem}"))
+    common = _mapping(content.get("all"), f"{where}: all") | own
+    if SETS not in own:
+        return {"": common}
+    common.pop(SETS)
+    sets = _mapping(own[SETS], f"{where}: {stem}: {SETS}")
+    wrong = [name for name in sets if not isinstance(name, str) or not _NAME.fullmatch(name)]
+    if wrong or not sets:
+        raise ValueError(
+            f"{where}: {stem}: names of {SETS} are letters, digits, _, . and single dashes, got {wrong or 'none'}"
+        )
+    base = common.get("output") or f"data/runs/{path.stem}"  # no set writes to the committed places unasked
+    return {
+        name: common | {"output": f"{base}/{name}"} | _mapping(values, f"{where}: {stem}: {name}")
+        for name, values in sets.items()
+    }
+
+
+def read_sweep(path: Path, notebook: Path, chosen: str = "") -> dict[str, object]:
+    """Read a notebook's parameters from a YAML file: a flat mapping, or a sweep as told above.
+
+    Parameters
+    ----------
+    chosen
+        Which of the notebook's sets; "" where it has but one.
+    """
+    content = _content(path)
+    if "notebooks" not in content:
+        if chosen:
+            raise ValueError(f"-f {path} is no sweep, so it has no set {chosen}")
+        return content
+    sets = _sets(content, notebook.stem, path)
+    if chosen not in sets:
+        known = ", ".join(name or "one without a name" for name in sets)
+        raise ValueError(f"-f {path}: {notebook.stem} has no set {chosen!r}; known: {known}")
+    return sets[chosen]
+
+
+def resolve(
+    notebook: Path, pairs: Sequence[tuple[str, str]] = (), file: Path | None = None, chosen: str = ""
+) -> dict[str, object]:
+    """Return the checked values to pass: those of the file, then those of the command line, which win.
+
+    Raises
+    ------
+    ValueError
+        Naming the parameter and the value that does not fit.
+    """
+    known = read_parameters(notebook)
+
+    def declared(name: str) -> Parameter:
+        if name not in known:
+            raise ValueError(f"parameter {name!r} is unknown to {notebook.name}; known: {', '.join(known)}")
+        return known[name]
+
+    values = {}
+    for name, value in (read_sweep(file, notebook, chosen) if file else {}).items():
+        values[name] = from_file(declared(name), value)
+    for name, text in pairs:
+        values[name] = from_text(declared(name), text)
+    return values
+
+
+def _job(asked: Mapping[str, object], stems: Sequence[str], where: str) -> Job:
+    """Check one entry of `jobs`."""
+    known = [one.name for one in fields(Job)]
+    for name, value in asked.items():
+        if name not in known:
+            raise ValueError(f"{where}: {name!r} is unknown; known: {', '.join(known)}")
+        if name == "after":
+            if not isinstance(value, list) or set(value) - set(stems):
+                raise ValueError(f"{where}: after lists notebooks of the sweep, got {value!r}")
+        elif type(value) is not int or value < (name != "gpu"):
+            raise ValueError(
+                f"{where}: {name} is a whole number of at least {int(name != 'gpu')}, got {value!r}"
+            )
+    return Job(**{name: tuple(value) if name == "after" else value for name, value in asked.items()})
+
+
+def read_runs(path: Path, notebooks: Path) -> list[Run]:
+    """Read every run of a sweep and check it against its notebook, before anything runs.
+
+    Parameters
+    ----------
+    path
+        The sweep file.
+    notebooks
+        Folder of the notebooks.
+
+    Raises
+    ------
+    ValueError
+        Naming the sweep, the notebook and the set: an unknown or mistyped parameter, no such notebook, a job's need that
+        is none, or two sets of a notebook that write into one folder.
+    """
+    content = _content(path)
+    if "notebooks" not in content:
+        raise ValueError(f"{path} is no sweep: it has no section notebooks")
+    stems = list(content["notebooks"])
+    jobs = {
+        stem: _job(_mapping(asked, f"{path}: jobs: {stem}"), stems, f"{path}: jobs: {stem}")
+        for stem, asked in content.get("jobs", {}).items()
+    }
+    if odd := sorted(set(jobs) - set(stems)):
+        raise ValueError(f"{path}: jobs names {odd[0]!r}, which is not among its notebooks")
+    runs = []
+    for stem in stems:
+        notebook = notebooks / f"{stem}.ipynb"
+        known = read_parameters(notebook)
+        defaults, cells = {name: one.default for name, one in known.items()}, cells_digest(notebook)
+        for chosen in _sets(content, stem, path):
+            try:
+                values = resolve(notebook, file=path, chosen=chosen)
+            except ValueError as error:
+                raise ValueError(f"{path}: {stem}{BETWEEN + chosen if chosen else ''}: {error}") from error
+            runs.append(
+                Run(
+                    notebook=stem,
+                    set=chosen,
+                    values=values,
+                    parameters=defaults | values,
+                    cells=cells,
+                    job=jobs.get(stem, Job()),
+                )
+            )
+    places = [(run.notebook, run.output) for run in runs]
+    for run, place in zip(runs, places, strict=True):
+        if places.count(place) > 1:
+            raise ValueError(
+                f"{path}: several sets of {run.notebook} write into {run.output!r}, {run.name} among them"
+            )
+    return runs
+
+
+def before(run: Run, runs: Sequence[Run], needs: Mapping[str, Sequence[str]]) -> list[Run]:
+    """The runs that must be done before one: of the notebooks it needs, those that write into the same folder."""
+    wanted = needs.get(run.notebook, ()) if run.job.after is None else run.job.after
+    return [other for other in runs if other.notebook in wanted and other.output == run.output]
+
+
+def told(finished: Path) -> dict[str, object]:
+    """What a finished notebook says of its run, or {} where there is none that does."""
+    if not finished.is_file():
+        return {}
+    try:
+        return json.loads(finished.read_text(encoding="utf-8"))["metadata"]["study_run"]
+    except (ValueError, TypeError, KeyError):  # not one that the runner put there
+        return {}
+
+
+def changed(run: Run, finished: Path) -> list[str]:
+    """In what a run differs from the one that a finished notebook tells of: cells, parameters, both or nothing."""
+    found = told(finished)
+    pairs = {"cells": ("notebook_sha256", run.cells), "parameters": ("parameters", dict(run.parameters))}
+    return [what for what, (key, value) in pairs.items() if found.get(key) != value]
+
+
+def broken(run: Run, finished: Path, root: Path) -> list[str]:
+    """What a finished run cannot stand on: itself or records of its folder, cut short. Committed ones are git's to mend."""
+    if not finished.exists():
+        return []
+    if not told(finished):
+        return [f"{finished} is not a whole notebook of a run"]
+    records = sorted((root / run.output / "records").rglob("*.parquet")) if run.output else []
+    return [f"{path} was cut short" for path in records if cut_short(path)]
