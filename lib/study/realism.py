@@ -32,6 +32,7 @@ from lib.study.looks import BLUE, GREY, ORANGE
 from lib.study.measures import layer_cosines
 from lib.study.mechanisms import distances
 from lib.study.questions import evidence_mask
+from lib.study.report import listing
 from lib.study.scenes import EMPTY
 from lib.study.stats import mean_interval
 
@@ -237,3 +238,24 @@ def draw(found: pd.DataFrame) -> Figure:
         f"{like} of {len(found)} properties of real models are found in the embedded one", x=0.02, ha="left"
     )
     return figure
+
+
+def answer_sentence(found: pd.DataFrame) -> str:
+    """Say how many properties are as in real models, and which are not."""
+    unlike = found.loc[found["found"] == "unlike", "property"]
+    told = f"; unlike: {listing(unlike)}" if len(unlike) else ""
+    like = int((found["found"] == "like real models").sum())
+    return (
+        f"**Answer.** {like} of {len(found)} properties that large models are known for are found in the embedded one{told}. "
+        "What follows for each claim stands in the table; an accuracy or a retention measured here is never that of a 7B model."
+    )
+
+
+def shown(found: pd.DataFrame) -> pd.DataFrame:
+    """The table for readers: property, level, estimate with interval, what was found, and what it means where it is unlike."""
+    interval = [f"{row.estimate:.2f} [{row.low:.2f}, {row.high:.2f}]" for row in found.itertuples()]
+    means = found["if_unlike"].where(found["found"] != "like real models", "")
+    told = found["expected"] + " " + found["level"].map("{:g}".format)
+    columns = {"property": found["property"], "quantity": found["quantity"], "expected": told, "n": found["n"]}
+    columns |= {"measured": interval, "found": found["found"], "what it means for the claims": means}
+    return pd.DataFrame(columns).set_index("property")
