@@ -3,7 +3,7 @@
     python -m tests.faults.trials --out data/tables/fault_trials.csv
 
 Every trial starts a sweep in a fresh workspace, brings about one fault, looks at what is left, and runs the sweep again until
-it is done. The disk faults mount small file systems, which needs the right to (root, or `unshare -rm` before the command).
+it is done. The disk faults mount small file systems and forbid changes with chattr, so all of it runs as root on Linux.
 """
 
 import argparse
@@ -98,7 +98,7 @@ def full_disk(work: Workspace, draw: random.Random, longest: float) -> tuple[flo
 
 def full_driver_disk(work: Workspace, draw: random.Random, longest: float) -> tuple[float, str]:
     """Give what Snakemake keeps about its jobs too little room; afterwards enough."""
-    return 0.0, _little_room(work, work.folder / ".snakemake", draw.randrange(4, 64))
+    return 0.0, _little_room(work, work.folder / ".snakemake", draw.randrange(4, 24))
 
 
 def _little_room(work: Workspace, folder: Path, size: int) -> str:
@@ -109,21 +109,15 @@ def _little_room(work: Workspace, folder: Path, size: int) -> str:
     return f"{size} KiB, status {status}, {'disk named' if 'No space left' in said else 'disk not named'}"
 
 
-def read_only(work: Workspace, draw: random.Random, longest: float) -> tuple[float, str]:
-    """Make the runs' folder read-only at a random moment; afterwards writable."""
-    runs, moment = work.folder / "data/runs", draw.choice([0.0, draw.uniform(1, longest / 2)])
-    _mount("-t", "tmpfs", "-o", "size=64m", "tmpfs", str(runs))
+def read_only(work: Workspace, draw: random.Random, longest: float, share: float) -> tuple[float, str]:
+    """Forbid changes of the runs' folder and all in it, from the start or from a random moment on; afterwards allow them."""
+    runs, moment = work.folder / "data/runs", share * draw.uniform(longest / 5, longest)
     driver = work.start(log="fault.log") if moment else None
     time.sleep(moment)
-    # A file open for writing forbids the change for a moment, as it would forbid an administrator's.
-    tries = 1
-    while not _mount("-o", "remount,ro", str(runs), check=False):
-        tries += 1
-        time.sleep(0.01)
-        if tries > 3000:
-            raise RuntimeError("the folder could not be made read-only within half a minute")
+    # Not a read-only mount, which the system refuses while a file is open for writing. A file that goes meanwhile is none.
+    subprocess.run(["chattr", "-R", "+i", str(runs)], capture_output=True, check=not moment)
     status = (driver or work.start(log="fault.log")).wait(300)
-    _mount("-o", "remount,rw", str(runs))
+    subprocess.run(["chattr", "-R", "-i", str(runs)], capture_output=True, check=True)
     return moment, f"status {status}"
 
 
@@ -149,14 +143,18 @@ def _cut(path: Path, draw: random.Random) -> tuple[float, str]:
 
 def two_sweeps(work: Workspace, draw: random.Random, longest: float) -> tuple[float, str]:
     """Start the sweep a second time while the first is at work."""
-    first, moment = work.start(log="fault.log"), draw.uniform(longest / 3, longest / 1.5)
-    time.sleep(moment)
-    running = first.poll() is None
+    work.sweep.write_text(
+        work.sweep.read_text().replace("wait: 0.2", "wait: 4")
+    )  # longer than the second's start
+    first, started = work.start(log="fault.log"), time.time()
+    while not (work.output / "sweep.lock").exists() and first.poll() is None:
+        time.sleep(0.05)
+    time.sleep(draw.uniform(0, longest / 4))
+    moment = time.time() - started
     second, said = work.run(log="second.log")
     clear = said.count("is in use by process") == 1
     return moment, (
-        f"second: status {second}, {'one clear error' if clear else 'no error'}; "
-        f"first {'ran' if running else 'had ended'}, status {first.wait(300)}"
+        f"second: status {second}, {'one clear error' if clear else 'no error'}; first: status {first.wait(300)}"
     )
 
 
@@ -176,7 +174,8 @@ FAULTS: dict[str, tuple[int, Fault]] = {
     "runner killed": (2, lambda *given: killed_part(*given, "-m lib.study.run")),
     "disk full": (4, full_disk),
     "disk full under Snakemake": (2, full_driver_disk),
-    "folder read-only": (2, read_only),
+    "folder read-only from the start": (1, lambda *given: read_only(*given, share=0.0)),
+    "folder read-only in mid-run": (3, lambda *given: read_only(*given, share=1.0)),
     "record cut short": (2, cut_record),
     "finished notebook cut short": (1, cut_notebook),
     "two sweeps at once": (2, two_sweeps),
