@@ -173,7 +173,7 @@ def cue_macs(sizes: Architecture, method: Method, text: int = TEXT, words: int =
         found["vision cues"] += sizes.tiles * (sizes.grid**2 + 1) * sizes.vision_width
     if needs.patches is not None:
         found["vision cues"] += patch_macs(sizes, needs.patches)
-    if needs.projected:
+    if needs.projected and method.schedule(sizes.layers)[0] == 0:  # later its output is at hand
         found["vision cues"] += projector_macs(sizes)
     before = [sizes.tokens, *method.left(sizes.tokens)]
     for count in before[: len(method.schedule(sizes.layers))]:
