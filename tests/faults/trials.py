@@ -81,7 +81,7 @@ def killed_part(work: Workspace, draw: random.Random, longest: float, word: str)
     while not found and driver.poll() is None:
         found = below(driver, word)
         time.sleep(0.05)
-    until = time.time() + draw.uniform(0, longest / 3)
+    until = time.time() + draw.uniform(0, longest / 8)  # a kernel of the tiny sweep lives for seconds
     while time.time() < until and driver.poll() is None:
         time.sleep(0.05)
     alive = below(driver, word)
