@@ -5,7 +5,7 @@ BIN := .venv/bin
 SNAKE := $(BIN)/snakemake --profile data/sweeps/profiles/local --cores $(CORES)
 
 .DEFAULT_GOAL := help
-.PHONY: help env study test live figures verify report clean
+.PHONY: help env study test smoke live gpu figures verify report clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -26,6 +26,9 @@ test: env ## unit, property and repository tests, then every notebook against it
 	$(BIN)/python -m pytest -n $(CORES) --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout=900 \
 		--nbval-kernel-startup-timeout=180 --nbval-sanitize-with=nbval.cfg notebooks/
 
+smoke: env ## run every notebook live on two pictures: does it still run from top to bottom?
+	$(SNAKE) --config sweep=data/sweeps/smoke.yml
+
 live: env ## the same as study, on all questions (hours on a CPU); with MODEL=... the papers' benchmarks on that model
 ifdef MODEL
 	$(BIN)/python -m lib.study.live $(MODEL) --benchmarks $(or $(BENCHMARKS),all) $(ARGS)
@@ -33,6 +36,10 @@ else
 	$(SNAKE) --config sweep=data/sweeps/live.yml
 	@$(BIN)/python -m lib.study.readme --show data/runs/live
 endif
+
+gpu: env ## record timings of the 7B models and of the kernels on this machine's accelerator; repeat until it says done
+	$(BIN)/python -m lib.study.record_cost --out data/records/cost
+	$(BIN)/python -m lib.study.kernel_bench --out data/records/kernels.csv
 
 figures: env ## draw figures and tables again from the committed records, and the README's table
 	$(SNAKE) --forceall --config sweep=data/sweeps/recorded.yml
