@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, CLIPModel, PreTrainedTokenizerBase
 
 from lib.models.attention import Sight, probe
-from lib.models.hub import locate
+from lib.models.files import locate
 
 KINDS = ("qq", "qk", "kk", "vv", "hidden", "penultimate")
 

@@ -16,12 +16,10 @@ from transformers import (
 )
 
 from lib.models.anatomy import Anatomy
-from lib.models.files import check_files, locate
+from lib.models.files import locate
 
 if TYPE_CHECKING:
     from lib.models.clip import ClipPair
-
-__all__ = ["Loaded", "check_files", "check_processor", "load", "locate"]
 
 
 @dataclass(frozen=True)

@@ -494,7 +494,6 @@ class Judging:
     claim : its id in the register.
     model, clip : repositories; `clip` is the text tower of the method's text cue, "" where the paper names none.
     benchmarks, keep, template, methods : as the command line takes them.
-    published : retention in percent that the paper prints, budget by budget.
     remark : what the command cannot settle.
     """
 
@@ -504,7 +503,6 @@ class Judging:
     benchmarks: str
     keep: str
     template: str = "own"
-    published: tuple[float, ...]
     methods: str = "desap"
     remark: str
 
@@ -532,7 +530,6 @@ _JUDGED = (
         benchmarks=_EIGHT,
         keep="320",
         template="vicuna",
-        published=(98.0,),
         remark="VQAv2, VizWiz and MMBench were scored by servers on other splits; ratios, not levels, can be compared.",
     ),
     Judging(
@@ -540,7 +537,6 @@ _JUDGED = (
         model="Qwen/Qwen2.5-VL-7B-Instruct",
         benchmarks="gqa,mme,pope,scienceqa,textvqa",
         keep="0.111,0.222,0.333",
-        published=(90.1, 93.7, 96.6),
         methods="desap/similarity=embedding",
         remark="The paper does not say what stands for the text tower in this model; the command compares text and patches "
         "where the language model reads both, and takes attention received for saliency: our extensions.",
@@ -550,7 +546,6 @@ _JUDGED = (
         model="LanguageBind/Video-LLaVA-7B-hf",
         benchmarks="msvd,msrvtt",
         keep="0.5",
-        published=(100.5,),
         remark="Video-LLaVA is not among the accepted families yet, so the command is refused. The paper let GPT judge the "
         "answers (71.2 and 57.0 against 70.2 and 57.3); here they must match exactly.",
     ),

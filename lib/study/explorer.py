@@ -23,6 +23,7 @@ from lib.pruning.methods import make
 from lib.study.arms import BUDGETS
 from lib.study.capture import Asked, one_question, quiet_model, see
 from lib.study.evaluate import LOCAL_SUITES, TEST_PICTURES
+from lib.study.files import whole
 from lib.study.looks import look
 from lib.study.scenes import Layout
 
@@ -127,8 +128,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(json.dumps(found, separators=(",", ":")) + "\n", encoding="utf-8")
+    with whole(given.out) as part:
+        part.write_text(json.dumps(found, separators=(",", ":")) + "\n", encoding="utf-8")
     print(f"done: {given.out}")
     return 0
 

@@ -27,6 +27,7 @@ from lib.pruning import kernels, methods
 from lib.pruning.greedy import adaptive_nms
 from lib.pruning.methods import Cues
 from lib.study.records import provenance
+from lib.study.tables import write_table
 
 SIZES = (((24, 24), 57), ((48, 60), 288))  # grid and tokens kept: 576 and 2880 tokens, a tenth each
 BATCHES = (1, 8, 32)
@@ -221,7 +222,7 @@ def main(words: Sequence[str] | None = None) -> int:
         commit=said["commit"],
         date=datetime.now(timezone.utc).date().isoformat(),
     )
-    frame.to_csv(given.out, index=False, float_format="%.4g")
+    write_table(frame, given.out, "%.4g")
     print(frame.iloc[:, :12].to_string(index=False))
     return 0
 

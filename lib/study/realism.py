@@ -256,6 +256,11 @@ def shown(found: pd.DataFrame) -> pd.DataFrame:
     interval = [f"{row.estimate:.2f} [{row.low:.2f}, {row.high:.2f}]" for row in found.itertuples()]
     means = found["if_unlike"].where(found["found"] != "like real models", "")
     told = found["expected"] + " " + found["level"].map("{:g}".format)
-    columns = {"property": found["property"], "quantity": found["quantity"], "expected": told, "n": found["n"]}
+    columns = {
+        "property": found["property"],
+        "quantity": found["quantity"],
+        "expected": told,
+        "n": found["n"],
+    }
     columns |= {"measured": interval, "found": found["found"], "what it means for the claims": means}
     return pd.DataFrame(columns).set_index("property")

@@ -29,8 +29,8 @@ from lib.study import bench as benches
 from lib.study import cost, timing
 from lib.study.bench import Bench
 from lib.study.cost import TEXT
-from lib.study.files import whole
 from lib.study.records import provenance
+from lib.study.tables import write_table
 
 SHARES = (1.0, 1 / 3, 2 / 9, 1 / 9, 1 / 18)  # of the visual tokens: 576, 192, 128, 64 and 32 of 576
 TIGHT = 1 / 9
@@ -314,12 +314,6 @@ def slug(text: str) -> str:
     return "-".join(part for part in kept.split("-") if part)
 
 
-def write_csv(frame: pd.DataFrame, path: Path) -> None:
-    """Write a CSV whole or not at all."""
-    with whole(path) as part:
-        frame.to_csv(part, index=False, lineterminator="\n", float_format="%.6g")
-
-
 def read_csv(path: Path) -> pd.DataFrame:
     """Read a file of rows, or none; refuse other columns by the file's name."""
     if not path.is_file():
@@ -363,7 +357,7 @@ def record(
         bar.set_postfix_str(f"{group[0].part}, batch {group[0].batch}")
         rows = pd.DataFrame(rows_of(bench, group, repeats, warm_up, limit)).reindex(columns=list(COLUMNS))
         frame = rows if frame.empty else pd.concat([frame, rows], ignore_index=True)
-        write_csv(frame, path)
+        write_table(frame, path, "%.6g")
         left -= len(group)
     return left
 
@@ -379,7 +373,7 @@ def record_ceilings(folder: Path, device: torch.device) -> None:
     row = {"device": name, "dtype": str(dtype).removeprefix("torch."), **found._asdict()}
     row["date"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
     rows = pd.DataFrame([row])
-    write_csv(rows if frame.empty else pd.concat([frame, rows], ignore_index=True), path)
+    write_table(rows if frame.empty else pd.concat([frame, rows], ignore_index=True), path, "%.6g")
 
 
 def number_format(device: torch.device) -> torch.dtype:

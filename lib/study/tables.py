@@ -94,11 +94,11 @@ def retention(table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([merged[columns], mean[columns]]).sort_values(columns[:4], ignore_index=True).round(4)
 
 
-def write_table(table: pd.DataFrame, path: Path | str) -> Path:
+def write_table(table: pd.DataFrame, path: Path | str, float_format: str | None = None) -> Path:
     """Write a CSV table whole or not at all, with Unix line ends: the same bytes on every system."""
     path = Path(path)
     with whole(path) as part:
-        table.to_csv(part, index=False, lineterminator="\n")
+        table.to_csv(part, index=False, lineterminator="\n", float_format=float_format)
     return path
 
 

@@ -70,9 +70,9 @@ def build_vision(width=32):
     )
 
 
-def build_model(seed=0, attention="sdpa", clip=None, **config):
-    """A LLaVA with 4 decoder layers (grouped keys), 16 visual tokens and the vision tower of `clip`."""
-    text = LlamaConfig(
+def text_config(kind, **more):
+    """The decoder of every tiny model: 4 layers, grouped keys."""
+    return kind(
         vocab_size=VOCAB,
         hidden_size=32,
         intermediate_size=48,
@@ -82,7 +82,13 @@ def build_model(seed=0, attention="sdpa", clip=None, **config):
         pad_token_id=PAD,
         bos_token_id=1,
         eos_token_id=2,
+        **more,
     )
+
+
+def build_model(seed=0, attention="sdpa", clip=None, **config):
+    """A LLaVA with 4 decoder layers (grouped keys), 16 visual tokens and the vision tower of `clip`."""
+    text = text_config(LlamaConfig)
     fields = {
         "vision_config": build_vision().to_dict(),
         "text_config": text.to_dict(),

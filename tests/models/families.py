@@ -9,7 +9,14 @@ from functools import cache
 import torch
 import transformers as hf
 
-from tests.models.conftest import IMAGE, LAYERS, PAD, VOCAB, build_model, build_vision, unit_scale
+from tests.models.conftest import (
+    IMAGE,
+    PAD,
+    build_model,
+    build_vision,
+    text_config,
+    unit_scale,
+)
 
 VIDEO = 62
 SIZES = [(50, 100), (80, 60)]  # of the images that are cut into crops, (height, width)
@@ -30,21 +37,6 @@ class Row:
 
     def __str__(self) -> str:
         return self.name
-
-
-def text_config(kind, **more):
-    return kind(
-        vocab_size=VOCAB,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        pad_token_id=PAD,
-        bos_token_id=1,
-        eos_token_id=2,
-        **more,
-    )
 
 
 def make(kind, config, attention, seed=0):
