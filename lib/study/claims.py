@@ -29,7 +29,14 @@ CARRIES: Mapping[str, frozenset[str]] = MappingProxyType(
     }
 )
 # Which tier a record's model belongs to.
-MODELS: Mapping[str, str] = MappingProxyType({"scenes": "trained-small", "constructed": "constructed"})
+MODELS: Mapping[str, str] = MappingProxyType(
+    {
+        "scenes": "trained-small",
+        "scenes-1": "trained-small",  # the same recipe from other seeds: lib.study.seeds
+        "scenes-2": "trained-small",
+        "constructed": "constructed",
+    }
+)
 
 
 def read_claims(path: Path | str = CLAIMS) -> pd.DataFrame:
@@ -88,7 +95,8 @@ def evidence_of_tier(tier: str, accuracy: pd.DataFrame, measures: pd.DataFrame, 
     Raises
     ------
     ValueError
-        When a record names a model of no tier: what it can show is not declared.
+        When a record names a model of no tier: what it can show is not declared. When several models of the tier
+        answered: their answers are no pairs.
     """
     unknown = sorted((set(accuracy["model"]) | set(measures["model"])) - set(MODELS))
     if unknown:
@@ -96,6 +104,9 @@ def evidence_of_tier(tier: str, accuracy: pd.DataFrame, measures: pd.DataFrame, 
             f"records name the model {unknown[0]!r}, which has no tier; known: {', '.join(MODELS)}"
         )
     models = [model for model, carried in MODELS.items() if carried == tier]
+    several = sorted(set(accuracy["model"]) & set(models))
+    if len(several) > 1:
+        raise ValueError(f"records hold answers of {' and '.join(several)}; judge each model alone")
     return Evidence(
         accuracy=per_question(accuracy[accuracy["model"].isin(models)]),
         measures=measures[measures["model"].isin(models)],

@@ -33,6 +33,7 @@ from lib.study.metrics import exact_match
 from lib.study.questions import Question, benchmark, evidence_mask
 from lib.study.replay import Replay
 from lib.study.scenes import SUITES, Layout, Scenes
+from lib.study.training import read_card
 
 MODEL = MODELS / "scenes"
 TEST_PICTURES, TEST_SEED = 300, 2026
@@ -82,12 +83,20 @@ class Benchmark:
     questions : per suite; 0 takes all. The same pictures serve every suite.
     batch : questions a forward pass.
     bars : show progress.
+    name : of the model in the rows.
     """
 
-    def __init__(self, loaded: Loaded, questions: int = 0, batch: int = 60, bars: bool = True) -> None:
+    def __init__(
+        self,
+        loaded: Loaded,
+        questions: int = 0,
+        batch: int = 60,
+        bars: bool = True,
+        name: str = MODEL.name,
+    ) -> None:
         if not 0 <= questions <= TEST_PICTURES:
             raise ValueError(f"questions must lie in 0..{TEST_PICTURES} (0 takes all), got {questions!r}")
-        self.loaded, self.size, self.bars = loaded, batch, bars
+        self.loaded, self.size, self.bars, self.name = loaded, batch, bars, name
         self.pictures = questions or TEST_PICTURES
         self.scenes, self.asked = test_set()
         flat = [
@@ -157,7 +166,7 @@ class Benchmark:
                 )
         frame = pd.DataFrame(rows)
         return frame.assign(
-            model="scenes",
+            model=self.name,
             method=arm.method.name,
             arm=arm.label,
             fields=json.dumps(asdict(arm.method)),
@@ -197,6 +206,12 @@ def decoder_layers(folder: Path = MODEL) -> int:
     return config["text_config"]["num_hidden_layers"]
 
 
+def model_name(folder: Path = MODEL) -> str:
+    """What records call a model: "scenes", and "scenes-N" for one trained from another seed N."""
+    seed = read_card(folder)["tower"]["seed"]
+    return f"{MODEL.name}-{seed}" if seed else MODEL.name
+
+
 def weights_digest(folder: Path = MODEL) -> str:
     """Sha-256 over the model's weight files: which model a record was made with."""
     digest = hashlib.sha256()
@@ -212,7 +227,7 @@ def record_arms(arms: Iterable[Arm], folder: Path, questions: int = 0, model: Pa
     An existing record counts only if it was made with the same weights on as many pictures; anything else is an error,
     because mixing them would be silent. One that was cut short counts as missing, and is named.
     """
-    digest, wanted = weights_digest(model), questions or TEST_PICTURES
+    digest, name, wanted = weights_digest(model), model_name(model), questions or TEST_PICTURES
     missing = []
     for arm in arms:
         path = record_path(folder, arm)
@@ -228,14 +243,14 @@ def record_arms(arms: Iterable[Arm], folder: Path, questions: int = 0, model: Pa
             missing.append((arm, path))
     if not missing:
         return
-    asked = Benchmark(load(model), questions)
+    asked = Benchmark(load(model), questions, name=name)
     for arm, path in (bar := tqdm(missing, desc="arms")):
         bar.set_postfix_str(path.stem)
         started = time.time()
         frame = asked.ask(arm)
         facts = records.provenance(
             config={"arm": arm.label, "fields": asdict(arm.method), "told": arm.told},
-            model="scenes",
+            model=name,
             weights=digest,
             pictures=wanted,
             seed=arm.seed,

@@ -57,6 +57,7 @@ LOOKS: Mapping[str, Look] = MappingProxyType(
         "multicue": Look("all four cues", (0.55, 0.65, 0.10), "X", ""),
     }
 )
+VERDICT_LETTERS: Mapping[str, str] = MappingProxyType(dict(zip((*VERDICTS, ""), "SPNIT-", strict=True)))
 VERDICT_COLOURS: Mapping[str, tuple[float, float, float]] = MappingProxyType(
     dict(zip(VERDICTS, (GREEN, SKY, ORANGE, YELLOW, (0.8, 0.8, 0.8)), strict=True))
 )

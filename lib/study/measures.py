@@ -30,6 +30,7 @@ from lib.study.evaluate import (
     Arm,
     evidence_sizes,
     localisation,
+    model_name,
     record_path,
     test_set,
     weights_digest,
@@ -61,8 +62,8 @@ def layer_cosines(model, images: np.ndarray, image_ids: list[str], batch: int = 
     Returns
     -------
     DataFrame
-        `measure` rows cosine_residual and cosine_attention: mean cosine over an image's patches; suite
-        "scene" and the image's id as question_id, because the quantity belongs to the image.
+        `measure` rows, without their model, cosine_residual and cosine_attention: mean cosine over an image's patches;
+        suite "scene" and the image's id as question_id, because the quantity belongs to the image.
     """
     rows = []
     for first in tqdm(range(0, len(images), batch), desc="tower", leave=False):
@@ -73,7 +74,7 @@ def layer_cosines(model, images: np.ndarray, image_ids: list[str], batch: int = 
             for image, number in zip(image_ids[first : first + batch], value.tolist(), strict=True):
                 rows.append((f"cosine_{name}", "scene", image, image, number))
     columns = ["measure", "suite", "question_id", "image_id", "value"]
-    return pd.DataFrame(rows, columns=columns).assign(model="scenes")
+    return pd.DataFrame(rows, columns=columns)
 
 
 def localisations(folder: Path) -> pd.DataFrame:
@@ -98,14 +99,15 @@ def localisations(folder: Path) -> pd.DataFrame:
 
 def record_mechanisms(folder: Path, questions: int = 0, model: Path = MODEL) -> Path:
     """Write the measures of claim D-16 for the pictures whose arms are already recorded in `folder`."""
-    started = time.time()
+    started, name = time.time(), model_name(model)
     pictures = questions or TEST_PICTURES
     images = test_set()[0].images[:pictures]
-    names = [f"test-{TEST_SEED}-{row:04d}" for row in range(len(images))]
-    frame = pd.concat([layer_cosines(load(model).model, images, names), localisations(folder)])
+    ids = [f"test-{TEST_SEED}-{row:04d}" for row in range(len(images))]
+    cosines = layer_cosines(load(model).model, images, ids).assign(model=name)
+    frame = pd.concat([cosines, localisations(folder)])
     facts = records.provenance(
         config={"keep": TIGHT, "localised": LOCALISED},
-        model="scenes",
+        model=name,
         weights=weights_digest(model),
         pictures=pictures,
         device="cpu",

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from lib.study.claims import VERDICTS
-from lib.study.looks import FONT, LOOKS, ORANGE, VERDICT_COLOURS, look, save, theme
+from lib.study.looks import FONT, LOOKS, ORANGE, VERDICT_COLOURS, VERDICT_LETTERS, look, save, theme
 from lib.study.records import method_of
 
 __all__ = [
@@ -292,12 +292,17 @@ def verdict_strip(claims: pd.DataFrame, ax: Axes | None = None) -> Axes:
     _needs(claims, "id", "verdict")
     ax = _axes(ax, (max(6.4, 0.42 * len(claims)), 1.5))
     words = [*VERDICTS, ""]
-    letters = dict(zip(words, ("S", "P", "N", "I", "T", "-"), strict=True))
     for place, (claim, verdict) in enumerate(zip(claims["id"], claims["verdict"], strict=True)):
         colour = VERDICT_COLOURS.get(verdict, (1.0, 1.0, 1.0))
         ax.add_patch(Rectangle((place, 0), 0.92, 1, facecolor=colour, edgecolor="0.4", linewidth=0.6))
         ax.text(
-            place + 0.46, 0.5, letters[verdict], ha="center", va="center", fontsize=FONT, fontweight="bold"
+            place + 0.46,
+            0.5,
+            VERDICT_LETTERS[verdict],
+            ha="center",
+            va="center",
+            fontsize=FONT,
+            fontweight="bold",
         )
         ax.text(place + 0.46, 1.12, claim, ha="center", va="bottom", fontsize=FONT, rotation=60)
     shown = [word for word in words if word in set(claims["verdict"])]
@@ -305,7 +310,7 @@ def verdict_strip(claims: pd.DataFrame, ax: Axes | None = None) -> Axes:
         Rectangle((0, 0), 1, 1, facecolor=VERDICT_COLOURS.get(word, (1, 1, 1)), edgecolor="0.4")
         for word in shown
     ]
-    names = [f"{letters[word]}  {word or 'not run yet'}" for word in shown]
+    names = [f"{VERDICT_LETTERS[word]}  {word or 'not run yet'}" for word in shown]
     ax.legend(handles, names, loc="upper center", bbox_to_anchor=(0.5, -0.05), ncols=3, frameon=False)
     ax.set(xlim=(-0.1, len(claims)), ylim=(0, 1.9))
     ax.axis("off")

@@ -61,9 +61,13 @@ def block(claims: Path | str = CLAIMS, accuracy: Path | str = TABLES / "accuracy
     if Path(accuracy).is_file():
         gate = gate_table(pd.read_csv(accuracy))
         parts += ["**How good is the embedded model?** " + gate_sentence(gate).removeprefix("**Answer.** ")]
-        lines = ["| suite | n | accuracy [95 % interval] | blind | gate |", "|---|---|---|---|---|"]
+        lines = [
+            "| suite | n | accuracy [95 % interval] | asked | blind | gate |",
+            "|---|---|---|---|---|---|",
+        ]
         for row in gate.to_dict("records"):
-            numbers = f"{row['accuracy']:.3f} [{row['low']:.3f}, {row['high']:.3f}] | {row['blind']:.3f}"
+            numbers = f"{row['accuracy']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+            numbers += f" | {row['asked']:.2f} | {row['blind']:.3f}"
             lines.append(f"| {row['suite']} | {row['n']} | {numbers} | {row['gate']} |")
         parts.append("\n".join(lines))
     return "\n\n".join(parts)

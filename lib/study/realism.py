@@ -27,7 +27,7 @@ from lib.pruning.cues import cls_saliency, last_query_saliency
 from lib.pruning.methods import Blind, DeSAP, FastV
 from lib.pruning.precision import cosine
 from lib.study import capture, records
-from lib.study.evaluate import MODEL, TEST_PICTURES, TEST_SEED, test_set, weights_digest
+from lib.study.evaluate import MODEL, TEST_PICTURES, TEST_SEED, model_name, test_set, weights_digest
 from lib.study.looks import BLUE, GREY, ORANGE
 from lib.study.measures import layer_cosines
 from lib.study.mechanisms import distances
@@ -153,11 +153,11 @@ def objects(asked: Sequence[capture.Asked], grid: tuple[int, int]) -> Tensor:
 
 def record(folder: Path, questions: int = 0, model: Path = MODEL) -> Path:
     """Measure and write `measures/realism.parquet` below a folder of records."""
-    started = time.time()
-    frame = measure(load(model), questions).assign(model="scenes")
+    started, name = time.time(), model_name(model)
+    frame = measure(load(model), questions).assign(model=name)
     facts = records.provenance(
         config={"layer": LAYER},
-        model="scenes",
+        model=name,
         weights=weights_digest(model),
         pictures=questions or TEST_PICTURES,
         device="cpu",

@@ -11,6 +11,7 @@ import platform
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -30,7 +31,11 @@ from lib.study.tables import ALL, accuracy_table
 
 CARD = "training.json"
 KEYS = ("sizes", "tower", "decoder")
-ACCURATE, BLIND_GAP = 0.90, 0.25  # the gate: unpruned accuracy at least this, blind at least this far below
+# The gate: unpruned accuracy at least this, blind at least this far below. A count and a whole picture need more than one place.
+ACCURATE: Mapping[str, float] = MappingProxyType(
+    {suite: 0.90 if suite in ("count", "scene") else 0.95 for suite in SUITES}
+)
+BLIND_GAP = 0.25
 PROBED = 0.95  # what the linear probes of the tower were asked to reach before the decoder is trained
 NO_LOSS, VALIDATION = ("step", "rate", "seconds"), "validation "  # what a curve's lines hold beside losses
 _STYLES = dict(
@@ -151,7 +156,7 @@ def gate_table(table: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     table
-        `lib.study.tables.accuracy_table` with both arms.
+        `lib.study.tables.accuracy_table` with both arms. The mean over suites is held against the mean of what they ask.
 
     Raises
     ------
@@ -166,10 +171,11 @@ def gate_table(table: pd.DataFrame) -> pd.DataFrame:
     for suite in [suite for suite in (*SUITES, ALL) if suite in parts["none"].index]:
         full, blind = parts["none"].loc[suite], parts["blind"].loc[suite]
         gap = full["accuracy"] - blind["accuracy"]
-        met = full["accuracy"] >= ACCURATE and gap >= BLIND_GAP
+        asked = ACCURATE.get(suite, np.mean(list(ACCURATE.values())))
+        met = full["accuracy"] >= asked and gap >= BLIND_GAP
         numbers = [full[name] for name in ("n", "accuracy", "low", "high")]
-        rows.append((suite, *numbers, blind["accuracy"], round(gap, 4), "met" if met else "not met"))
-    names = ["suite", "n", "accuracy", "low", "high", "blind", "gap", "gate"]
+        rows.append((suite, *numbers, asked, blind["accuracy"], round(gap, 4), "met" if met else "not met"))
+    names = ["suite", "n", "accuracy", "low", "high", "asked", "blind", "gap", "gate"]
     return pd.DataFrame(rows, columns=names).round(3)
 
 
@@ -177,7 +183,8 @@ def gate_sentence(gate: pd.DataFrame) -> str:
     """Say how many suites meet the gate, and which do not."""
     suites = gate[gate["suite"] != ALL]
     missed = suites.loc[suites["gate"] != "met", "suite"].tolist()
-    told = f"The gate (accuracy at least {ACCURATE:.2f}, blind at least {BLIND_GAP:.2f} below) is met on "
+    least = " or ".join(f"{asked:.2f}" for asked in sorted(set(ACCURATE.values()), reverse=True))
+    told = f"The gate (accuracy at least {least} by suite, blind at least {BLIND_GAP:.2f} below) is met on "
     told += f"{len(suites) - len(missed)} of {len(suites)} suites"
     return f"**Answer.** {told}{'; not met: ' + ', '.join(missed) if missed else ''}."
 
@@ -187,8 +194,8 @@ def gate_caption(gate: pd.DataFrame) -> str:
     least, most = int(gate.loc[gate["suite"] != ALL, "n"].min()), int(gate["n"].max())
     return (
         f"*Accuracy on the test split with all visual tokens (dots) and with none (crosses), {least} "
-        f"questions or more a suite and {most:,} in all; 95 % intervals, bootstrap over pictures. Dashed: "
-        "the accuracy asked for. Orange: the height that a cross may not exceed.*"
+        f"questions or more a suite and {most:,} in all; 95 % intervals, bootstrap over pictures. Black "
+        "lines: the accuracy asked for. Orange: the height that a cross may not exceed.*"
     )
 
 
@@ -248,8 +255,9 @@ def draw_curves(card: Mapping, frame: pd.DataFrame) -> Figure:
     axes[0].set_ylabel("loss (log scale, lower is better)")
     validation = {f"{VALIDATION}{suite}": (suite, *_STYLES[suite]) for suite in SUITES}
     _lines(axes[2], frame[frame["part"] == "decoder"], validation, card["decoder"]["phases"])
-    axes[2].axhline(ACCURATE, color="0.15", linewidth=1.1, linestyle=(0, (4, 2)))
-    axes[2].set(title=f"validation accuracy (dashed: {ACCURATE:.2f})", ylim=(0, 1.02))
+    for asked in sorted(set(ACCURATE.values())):
+        axes[2].axhline(asked, color="0.15", linewidth=1.1, linestyle=(0, (4, 2)))
+    axes[2].set(title="validation accuracy (dashed: the gate)", ylim=(0, 1.02))
     axes[2].legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     return figure
 
@@ -294,7 +302,7 @@ def draw_gate(gate: pd.DataFrame) -> Figure:
     ax.plot(
         places, gate["accuracy"] - BLIND_GAP, "_", color=ORANGE, markersize=22, label="blind may not exceed"
     )
-    ax.axhline(ACCURATE, color="0.15", linewidth=1.1, linestyle=(0, (4, 2)), label="accuracy asked for")
+    ax.plot(places, gate["asked"], "_", color="0.15", markersize=22, label="accuracy asked for")
     ax.set_xticks(places, [f"{suite}\n{met}" for suite, met in zip(gate["suite"], gate["gate"], strict=True)])
     ax.set(ylabel="accuracy on the test split", ylim=(-0.02, 1.04))
     ax.set_title("does the embedded model see?")

@@ -23,7 +23,14 @@ def folder(tmp_path_factory):
     sizes, vocab = Sizes(), embedded.vocabulary(words())
     clip = embedded.clip_model(sizes, len(vocab))
     made = tmp_path_factory.mktemp("model")
-    embedded.save(made, embedded.llava_model(sizes, clip, len(vocab)), clip, sizes, vocab, {})
+    embedded.save(
+        made,
+        embedded.llava_model(sizes, clip, len(vocab)),
+        clip,
+        sizes,
+        vocab,
+        {"tower": {"seed": 0}, "decoder": {}},
+    )
     return made
 
 

@@ -1,0 +1,186 @@
+"""Draw and tell what holds across trainings of the embedded model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from lib.study import training
+from lib.study.claims import VERDICTS
+from lib.study.looks import BLUE, FONT, GREEN, ORANGE, PURPLE, SKY, VERDICT_COLOURS, VERDICT_LETTERS
+from lib.study.plots import point_intervals
+from lib.study.readme import NOT_RUN
+from lib.study.report import listing
+from lib.study.scenes import SUITES
+
+_LOOKS = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (PURPLE, "v"), (SKY, "P"))  # a training each, in order
+NUMBER_WORDS = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five"}
+
+
+def trainings(table: pd.DataFrame) -> list[str]:
+    """Columns "seed N" of a table of verdicts."""
+    return [name for name in table.columns if name.startswith("seed ")]
+
+
+def answer(table: pd.DataFrame) -> str:
+    """Say how many verdicts are the same in every training, and which are not."""
+    same = table["all"] == "yes"
+    count = NUMBER_WORDS[len(trainings(table))]
+    told = f"Of {len(table)} claims that a trained model judges, {same.sum()} have the same verdict in all {count} trainings"
+    if (~same).any():
+        told += f"; {listing(table.loc[~same, 'id'])} {'does' if (~same).sum() == 1 else 'do'} not"
+    return f"**Answer.** {told}."
+
+
+def verdict_matrix(table: pd.DataFrame) -> Figure:
+    """Draw a square a claim and training, coloured and lettered by verdict; a bar marks claims whose verdicts differ."""
+    names = ["committed", *trainings(table)]
+    figure, ax = plt.subplots(figsize=(8.2, 0.6 + 0.3 * len(table)), layout="constrained")
+    for row, claim in enumerate(table.to_dict("records")):
+        for column, name in enumerate(names):
+            verdict = claim[name]
+            colour = VERDICT_COLOURS.get(verdict, "white")
+            ax.add_patch(Rectangle((column + 0.06, row + 0.08), 0.88, 0.84, color=colour))
+            letter = VERDICT_LETTERS[verdict]
+            ax.text(column + 0.5, row + 0.5, letter, ha="center", va="center", fontsize=FONT, color="0.1")
+        weight = "normal" if claim["all"] == "yes" else "bold"
+        mark = "" if claim["all"] == "yes" else "  differs"
+        ax.text(
+            len(names) + 0.15,
+            row + 0.5,
+            f"{claim['id']}: {claim['claim']}{mark}",
+            va="center",
+            fontsize=FONT - 1,
+            weight=weight,
+        )
+    ax.set(xlim=(0, len(names) + 6.2), ylim=(len(table), -0.1), yticks=[])
+    ax.set_xticks(
+        np.arange(len(names)) + 0.5, ["committed", *[name.replace(" ", "\n") for name in names[1:]]]
+    )
+    ax.xaxis.tick_top()
+    ax.tick_params(length=0)
+    sns.despine(ax=ax, left=True, bottom=True)
+    told = ", ".join(f"{VERDICT_LETTERS[verdict]} {verdict}" for verdict in VERDICTS)
+    ax.set_xlabel(told, fontsize=FONT - 1)
+    return figure
+
+
+def effect_dots(table: pd.DataFrame) -> Figure:
+    """Draw each effect in each training, with intervals over pictures; a bar is the mean over the trainings."""
+    names = list(dict.fromkeys(table["effect"]))
+    seeds = [name for name in dict.fromkeys(table["training"]) if name != "mean"]
+    figure, ax = plt.subplots(figsize=(8.4, 0.8 + 0.42 * len(names)), layout="constrained")
+    ax.axvline(0, color="0.3", linewidth=1.0)
+    places = np.arange(len(names), dtype=float)
+    spread = np.linspace(-0.24, 0.24, len(seeds)) if len(seeds) > 1 else [0.0]
+    for offset, name, (colour, marker) in zip(spread, seeds, _LOOKS, strict=False):
+        rows = table[table["training"] == name].set_index("effect").loc[names]
+        point_intervals(ax, rows, places + offset, colour=colour, marker=marker, size=5, label=f"seed {name}")
+    mean = table[table["training"] == "mean"].set_index("effect").loc[names]
+    ax.plot(
+        mean["estimate"],
+        places,
+        "|",
+        color="0.1",
+        markersize=20,
+        markeredgewidth=1.4,
+        label="mean of trainings",
+    )
+    told = {"yes": "", "no effect": "  (no effect)", "differs": "  (differs)"}
+    ax.set_yticks(places, [f"{name}{told[mean.loc[name, 'holds']]}" for name in names])
+    ax.set(
+        ylim=(len(names) - 0.4, -0.6),
+        xlabel="difference in accuracy at 16 of 144 tokens (95 % interval over pictures)",
+    )
+    ax.legend(loc="upper right", frameon=True)
+    sns.despine(ax=ax)
+    return figure
+
+
+def learning(cards: Mapping[int, Mapping]) -> tuple[Figure, pd.DataFrame]:
+    """Draw the decoder's validation accuracy a suite, one line a training; return the plotted numbers, too."""
+    parts = [training.curve_frame(card).assign(training=seed) for seed, card in cards.items()]
+    frame = pd.concat(parts, ignore_index=True)
+    frame = frame[frame["quantity"].str.startswith(training.VALIDATION)].reset_index(drop=True)
+    figure, axes = plt.subplots(2, 3, figsize=(9.6, 5.0), sharex=True, sharey=True, layout="constrained")
+    for ax, suite in zip(axes.flat, SUITES, strict=True):
+        for seed, (colour, marker) in zip(cards, _LOOKS, strict=False):
+            mine = frame[(frame["quantity"] == f"{training.VALIDATION}{suite}") & (frame["training"] == seed)]
+            ax.plot(
+                mine["step"], mine["value"], color=colour, marker=marker, markersize=5, label=f"seed {seed}"
+            )
+        ax.axhline(training.ACCURATE[suite], color="0.15", linewidth=1.1, linestyle=(0, (4, 2)))
+        ax.set(title=suite, ylim=(0, 1.03))
+        sns.despine(ax=ax)
+    for ax in axes[-1]:
+        ax.set_xlabel("step of the decoder")
+    for ax in axes[:, 0]:
+        ax.set_ylabel("validation accuracy")
+    axes[0, 0].legend(frameon=False)
+    return figure, frame
+
+
+def gate_page(table: pd.DataFrame) -> pd.DataFrame:
+    """The gate's table for readers: a row a suite, a column a training, met or not with the numbers."""
+    cells = [
+        f"{row.accuracy:.3f} [{row.low:.3f}, {row.high:.3f}]"
+        + ("" if pd.isna(row.blind) else f", blind {row.blind:.3f}")
+        + f": {row.gate}"
+        for row in table.itertuples()
+    ]
+    wide = table.assign(cell=cells).pivot(index=["suite", "asked"], columns="training", values="cell")
+    order = list(dict.fromkeys(zip(table["suite"], table["asked"], strict=True)))
+    wide = wide.loc[order].rename(columns=lambda seed: f"seed {seed}")
+    return wide.reset_index("asked").rename_axis(columns=None)
+
+
+def gate_answer(table: pd.DataFrame) -> str:
+    """Say in which trainings which part of the gate is missed."""
+    parts = []
+    for seed, mine in table.groupby("training"):
+        missed = mine.loc[mine["gate"] != "met", "suite"].tolist()
+        parts.append(f"seed {seed} {'meets all of it' if not missed else 'misses ' + listing(missed)}")
+    return f"Of the gate, {listing(parts)}."
+
+
+def probe_page(cards: Mapping[int, Mapping]) -> pd.DataFrame:
+    """Linear probes of the tower: a row an attribute, a column a training."""
+    columns = {
+        f"seed {seed}": training.probe_table(card).set_index("attribute")["linear probe"]
+        for seed, card in cards.items()
+    }
+    return pd.DataFrame(columns)
+
+
+def verdict_page(table: pd.DataFrame) -> pd.DataFrame:
+    """Verdicts for readers: committed and by training, each with its weakest clause's estimate."""
+    shown = table[["id", "committed"]].copy()
+    for name in trainings(table):
+        estimate = table[name.replace("seed", "estimate")]
+        verdict = table[name].replace("", NOT_RUN)
+        shown[name] = [f"{said} ({number})" for said, number in zip(verdict, estimate, strict=True)]
+    return shown.assign(**{"same in all": table["all"]}).set_index("id")
+
+
+def property_page(table: pd.DataFrame) -> pd.DataFrame:
+    """Properties of real models: a row a property, a column a training."""
+    cells = [f"{row.estimate:.2f} [{row.low:.2f}, {row.high:.2f}]: {row.found}" for row in table.itertuples()]
+    wide = table.assign(cell=cells).pivot(index="property", columns="training", values="cell")
+    wide = wide.loc[list(dict.fromkeys(table["property"]))]
+    return wide.rename(columns=lambda seed: f"seed {seed}").rename_axis(columns=None)
+
+
+def effect_page(table: pd.DataFrame) -> pd.DataFrame:
+    """Effects for readers: estimate and interval a training, the mean, and whether the effect holds in all."""
+    cells = [f"{row.estimate:+.3f} [{row.low:+.3f}, {row.high:+.3f}]" for row in table.itertuples()]
+    wide = table.assign(cell=cells).pivot(index="effect", columns="training", values="cell")
+    wide = wide.loc[list(dict.fromkeys(table["effect"])), list(dict.fromkeys(table["training"]))]
+    named = {name: name if name == "mean" else f"seed {name}" for name in wide.columns}
+    holds = table.drop_duplicates("effect").set_index("effect")["holds"]
+    return wide.rename(columns=named).rename_axis(columns=None).assign(**{"in all": holds})
