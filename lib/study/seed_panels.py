@@ -39,9 +39,9 @@ def answer(table: pd.DataFrame) -> str:
 
 
 def verdict_matrix(table: pd.DataFrame) -> Figure:
-    """Draw a square a claim and training, coloured and lettered by verdict; a bar marks claims whose verdicts differ."""
+    """Draw a square a claim and training, coloured and lettered by verdict; bold: verdicts differ."""
     names = ["committed", *trainings(table)]
-    figure, ax = plt.subplots(figsize=(8.2, 0.6 + 0.3 * len(table)), layout="constrained")
+    figure, ax = plt.subplots(figsize=(9.2, 0.7 + 0.3 * len(table)), layout="constrained")
     for row, claim in enumerate(table.to_dict("records")):
         for column, name in enumerate(names):
             verdict = claim[name]
@@ -50,19 +50,16 @@ def verdict_matrix(table: pd.DataFrame) -> Figure:
             letter = VERDICT_LETTERS[verdict]
             ax.text(column + 0.5, row + 0.5, letter, ha="center", va="center", fontsize=FONT, color="0.1")
         weight = "normal" if claim["all"] == "yes" else "bold"
-        mark = "" if claim["all"] == "yes" else "  differs"
         ax.text(
             len(names) + 0.15,
             row + 0.5,
-            f"{claim['id']}: {claim['claim']}{mark}",
+            f"{claim['id']}: {claim['claim']}",
             va="center",
             fontsize=FONT - 1,
             weight=weight,
         )
-    ax.set(xlim=(0, len(names) + 6.2), ylim=(len(table), -0.1), yticks=[])
-    ax.set_xticks(
-        np.arange(len(names)) + 0.5, ["committed", *[name.replace(" ", "\n") for name in names[1:]]]
-    )
+    ax.set(xlim=(-0.2, len(names) + 6.6), ylim=(len(table), -0.1), yticks=[])
+    ax.set_xticks(np.arange(len(names)) + 0.5, ["register", *names[1:]])
     ax.xaxis.tick_top()
     ax.tick_params(length=0)
     sns.despine(ax=ax, left=True, bottom=True)
@@ -98,7 +95,7 @@ def effect_dots(table: pd.DataFrame) -> Figure:
         ylim=(len(names) - 0.4, -0.6),
         xlabel="difference in accuracy at 16 of 144 tokens (95 % interval over pictures)",
     )
-    ax.legend(loc="upper right", frameon=True)
+    ax.legend(loc="lower right", frameon=False)
     sns.despine(ax=ax)
     return figure
 
