@@ -15,13 +15,30 @@ from lib.study.training import gate_sentence, gate_table
 
 BEGIN, END = "<!-- verdicts:begin -->", "<!-- verdicts:end -->"
 NOT_RUN = "not run yet"
+SEED_VERDICTS = TABLES / "seed_verdicts.csv"
 
 
-def verdict_table(claims: pd.DataFrame) -> str:
-    """Return the register as a Markdown table: every verdict in the same type, links to the notebooks."""
+def agreement(path: Path | str = SEED_VERDICTS) -> dict[str, str]:
+    """Return in how many trainings a claim has its committed verdict ("2 of 3"), by id; {} where none is recorded."""
+    if not Path(path).is_file():
+        return {}
+    table = pd.read_csv(path, keep_default_na=False).set_index("id")
+    trainings = table.filter(regex="^seed ")
+    same = trainings.eq(table["committed"], axis=0).sum(axis=1)
+    return {claim: f"{count} of {trainings.shape[1]}" for claim, count in same.items()}
+
+
+def verdict_table(claims: pd.DataFrame, trainings: Mapping[str, str] | None = None) -> str:
+    """Return the register as a Markdown table: every verdict in the same type, links to the notebooks.
+
+    Parameters
+    ----------
+    trainings
+        As `agreement` gives it; claims that no trained model judges have none.
+    """
     lines = [
-        "| id | claim | published | verdict | estimate [95 % interval] | n | tier |",
-        "|---|---|---|---|---|---|---|",
+        "| id | claim | published | verdict | in trainings | estimate [95 % interval] | n | tier |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for row in claims.to_dict("records"):
         cells = (
@@ -29,6 +46,7 @@ def verdict_table(claims: pd.DataFrame) -> str:
             row["claim"],
             row["published"],
             row["verdict"] or NOT_RUN,
+            (trainings or {}).get(row["id"], ""),
             numbers(row),
             row["n"],
             row["tier"],
@@ -55,9 +73,13 @@ def tally(claims: pd.DataFrame) -> str:
     return f"{len(claims)} claims: {', '.join(parts)}."
 
 
-def block(claims: Path | str = CLAIMS, accuracy: Path | str = TABLES / "accuracy.csv") -> str:
+def block(
+    claims: Path | str = CLAIMS,
+    accuracy: Path | str = TABLES / "accuracy.csv",
+    seeds: Path | str = SEED_VERDICTS,
+) -> str:
     """Return what stands between README's markers: the verdicts, then how good the embedded model is."""
-    parts = [verdict_table(read_claims(claims))]
+    parts = [verdict_table(read_claims(claims), agreement(seeds))]
     if Path(accuracy).is_file():
         gate = gate_table(pd.read_csv(accuracy))
         parts += ["**How good is the embedded model?** " + gate_sentence(gate).removeprefix("**Answer.** ")]

@@ -68,6 +68,25 @@ def verdict_matrix(table: pd.DataFrame) -> Figure:
     return figure
 
 
+def verdict_caption(table: pd.DataFrame) -> str:
+    """Describe the matrix of verdicts."""
+    return (
+        f"*A row for each of the {len(table)} claims that a trained model judges; first the register's verdict, then that of each training "
+        "on its own answers. Colour and letter both name the verdict; bold: not the same in all. In the table, the estimate of each "
+        "claim's weakest clause stands in brackets.*"
+    )
+
+
+def effect_caption(table: pd.DataFrame) -> str:
+    """Describe the figure of effects."""
+    asked = int(table["n"].max())
+    return (
+        f"*Paired differences over {asked:,} questions, with 95 % intervals, bootstrap over pictures; the upright bar is the mean over the "
+        "trainings. An effect without a remark lies on the same side of zero in every training, with its whole interval. The last four "
+        "rows are shares of cues: what adding the cue brings on average.*"
+    )
+
+
 def effect_dots(table: pd.DataFrame) -> Figure:
     """Draw each effect in each training, with intervals over pictures; a bar is the mean over the trainings."""
     names = list(dict.fromkeys(table["effect"]))

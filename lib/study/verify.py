@@ -22,9 +22,10 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from lib.paths import ROOT
-from lib.study.readme import block, with_table
+from lib.study.readme import SEED_VERDICTS, block, with_table
 
 MANIFEST = "SHA256SUMS"
+CHECKED = ("data/records", "data/seeds")  # folders whose every file is in a manifest
 # Tables that scripts measure: times and random draws are not the same twice on another machine.
 SCRIPTED: Mapping[str, str] = MappingProxyType(
     {
@@ -144,7 +145,9 @@ def _close(one: str, other: str, tolerance: float) -> bool:
 def compare_readme(readme: Path, output: Path) -> list[Difference]:
     """Compare README's generated part with the one that a run's claims and accuracies make."""
     text = readme.read_text(encoding="utf-8")
-    fresh = with_table(text, block(output / "claims.csv", output / "tables" / "accuracy.csv"))
+    # The notebook of the trainings writes its own table, which is compared like any other.
+    seeds = readme.parent / "data" / "tables" / SEED_VERDICTS.name
+    fresh = with_table(text, block(output / "claims.csv", output / "tables" / "accuracy.csv", seeds))
     lines = enumerate(zip_longest(text.splitlines(), fresh.splitlines()), start=1)
     return [
         Difference(readme.name, f"line {line}", "", one or "no such line", other or "no such line")
@@ -227,7 +230,7 @@ def verify(
         raise ValueError(f"notebook {unknown[0]!r} is unknown; known: {', '.join(books)}")
     if jobs < 1:
         raise ValueError(f"jobs must be at least 1, got {jobs}")
-    found = compare_manifest(root / "data" / "records", "data/records")
+    found = [one for name in CHECKED for one in compare_manifest(root / name, name)]
     seen: set[str] = set()
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(jobs) as pool:
         # A folder each: several notebooks write the same table, and each one's is compared.
@@ -256,12 +259,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--write-manifest",
         action="store_true",
-        help=f"write data/records/{MANIFEST} anew and stop: after new records were made on purpose",
+        help=f"write {MANIFEST} of {' and '.join(CHECKED)} anew and stop: after new records were made on purpose",
     )
     given = parser.parse_args(arguments)
     try:
         if given.write_manifest:
-            print(f"done: {write_manifest(ROOT / 'data' / 'records').relative_to(ROOT)}")
+            for name in CHECKED:
+                print(f"done: {write_manifest(ROOT / name).relative_to(ROOT)}")
             return 0
         found, seen = verify(stems=given.notebooks, jobs=given.jobs)
     except ValueError as error:

@@ -31,8 +31,18 @@ def test_numbers_come_with_their_interval():
         .head(1)
         .assign(n="9", estimate="0.1", low="0.05", high="0.2", verdict="supported")
     )
-    assert "| supported | 0.1 [0.05, 0.2] | 9 |" in readme.verdict_table(register)
+    assert "| supported |  | 0.1 [0.05, 0.2] | 9 |" in readme.verdict_table(register)
+    assert "| supported | 2 of 3 | 0.1 [" in readme.verdict_table(register, {"D-1": "2 of 3"})
     assert readme.tally(register) == "1 claims: 1 supported."
+
+
+def test_trainings_that_agree_with_the_register_are_counted(tmp_path):
+    path = tmp_path / "seed_verdicts.csv"
+    assert readme.agreement(path) == {}
+    path.write_text(
+        "id,committed,seed 0,estimate 0,seed 1,estimate 1\nD-1,supported,supported,1,,\nD-2,inconclusive,supported,1,supported,1\n"
+    )
+    assert readme.agreement(path) == {"D-1": "1 of 2", "D-2": "0 of 2"}
 
 
 def test_show_prints_verdicts_and_places(tmp_path, capsys):

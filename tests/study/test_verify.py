@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from helpers import accuracy_rows
 
-from lib.paths import RECORDS
+from lib.paths import ROOT
 from lib.study import claims, readme, records, verify
 from lib.study.tables import accuracy_table, write_table
 
@@ -33,10 +33,13 @@ def tree(tmp_path):
         (tmp_path / "notebooks" / f"{stem}.ipynb").touch()
         _read_tables(tmp_path / f"{stem}.ipynb", tmp_path / "data", tmp_path)
     # One arm's file wrote the accuracy table beside the records; the README quotes it.
-    quoted = readme.block(tmp_path / "data" / "claims.csv", tmp_path / "data" / "tables" / "accuracy.csv")
+    data, seeds = tmp_path / "data", tmp_path / "data" / "tables" / readme.SEED_VERDICTS.name
+    quoted = readme.block(data / "claims.csv", data / "tables" / "accuracy.csv", seeds)
     text = readme.with_table(f"# Title\n{readme.BEGIN}\n{readme.END}\n", quoted)
     (tmp_path / "README.md").write_text(text)
-    verify.write_manifest(folder)
+    for name in verify.CHECKED:
+        (tmp_path / name).mkdir(exist_ok=True)
+        verify.write_manifest(tmp_path / name)
     return tmp_path
 
 
@@ -140,5 +143,6 @@ def test_a_failing_notebook_is_an_error_with_its_last_words(tmp_path):
         verify.run_notebook(book, tmp_path / "out")
 
 
-def test_the_committed_records_are_those_of_the_manifest():
-    assert verify.compare_manifest(RECORDS, "data/records") == []
+@pytest.mark.parametrize("name", verify.CHECKED)
+def test_the_committed_records_are_those_of_the_manifest(name):
+    assert verify.compare_manifest(ROOT / name, name) == []

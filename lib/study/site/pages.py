@@ -17,7 +17,7 @@ from nbformat import NotebookNode
 
 from lib.paths import ROOT
 from lib.study.claims import VERDICTS, read_claims
-from lib.study.readme import END, NOT_RUN, block, numbers, tally
+from lib.study.readme import END, NOT_RUN, SEED_VERDICTS, agreement, block, numbers, tally
 
 HERE = Path(__file__).resolve().parent
 WORKPLACE = "data/runs/mine"  # where the commands on the pages write
@@ -153,7 +153,7 @@ def commands(stem: str) -> str:
     )
 
 
-def claim_page(row: Mapping[str, str], stem: str | None, section: Section | None) -> str:
+def claim_page(row: Mapping[str, str], stem: str | None, section: Section | None, trainings: str = "") -> str:
     """Return one claim's page.
 
     Parameters
@@ -162,10 +162,13 @@ def claim_page(row: Mapping[str, str], stem: str | None, section: Section | None
         Of the register.
     stem, section
         The notebook and the part of it that show the claim; None where none does.
+    trainings
+        In how many trainings the verdict is the same; "" where no trained model judges.
     """
     rule, _, note = (part.strip() for part in row["rule"].partition("#"))
     facts = [
         ("Verdict", verdict_badge(row["verdict"])),
+        *([("The same verdict in trainings", trainings)] if trainings else []),
         ("Published", _plain(row["published"])),
         ("Estimate, 95 % interval", numbers(row) or "none"),
         ("n", row["n"] or "0"),
@@ -324,12 +327,15 @@ def write_sources(folder: Path, explorer: str, root: Path = ROOT) -> int:
     books = {path.stem: path for path in sorted((root / "notebooks").glob("*.ipynb"))}
     parts = {stem: write_notebook(path, folder / "notebooks") for stem, path in books.items()}
     claims = read_claims(root / "data" / "claims.csv")
+    same = agreement(root / "data" / "tables" / SEED_VERDICTS.name)
     for row in claims.to_dict("records"):
         stem, section = find_claim(row, parts)
-        _write(folder / "claims" / f"{row['id']}.md", claim_page(row, stem, section))
+        page = claim_page(row, stem, section, same.get(row["id"], ""))
+        _write(folder / "claims" / f"{row['id']}.md", page)
     readme = (root / "README.md").read_text(encoding="utf-8")
     # Behind the verdict table the generated block says how good the embedded model is.
-    quoted = block(root / "data" / "claims.csv", root / "data" / "tables" / "accuracy.csv")
+    tables = root / "data" / "tables"
+    quoted = block(root / "data" / "claims.csv", tables / "accuracy.csv", tables / SEED_VERDICTS.name)
     gate = quoted[quoted.index("**How good") :] if "**How good" in quoted else ""
     _write(folder / "index.md", index_page(readme, claims, gate))
     _write(folder / "claims.md", claims_page(claims))
