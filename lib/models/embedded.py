@@ -226,6 +226,12 @@ def save(folder: Path, model, clip: CLIPModel, sizes: Sizes, vocab: dict[str, in
 
 
 def pixels(images) -> torch.Tensor:
-    """`[B,P,P,3]` uint8 arrays to the tower's input `[B,3,P,P]`, as the processor does for images of the right size."""
-    x = torch.tensor(images).permute(0, 3, 1, 2).float() / 255.0
-    return (x - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+    """`[B,P,P,3]` uint8 arrays to the tower's input `[B,3,P,P]`, as the processor does for images of the right size.
+
+    A tensor stays on its device.
+    """
+    x = images if isinstance(images, torch.Tensor) else torch.tensor(images)
+    x = x.permute(0, 3, 1, 2).float() / 255.0
+    # Without non_blocking the host would wait here for all that a GPU has to do before.
+    mean, std = (torch.tensor(v).view(3, 1, 1).to(x.device, non_blocking=True) for v in (MEAN, STD))
+    return (x - mean) / std
