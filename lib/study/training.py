@@ -120,8 +120,8 @@ def train(
             "notes": [f"scale {scale}"],
         }
         if not math.isnan(spent):  # older checkpoints kept no time
-            card["minutes"] = round((spent + probe["seconds"]) / 60, 1)
-            card["notes"].append(f"trained and probed in {card['minutes']} minutes over all calls")
+            card["minutes"] = round((spent + probe["seconds"]) / 60, 2)
+            card["notes"].append(f"trained and probed in {card['minutes']:.1f} minutes over all calls")
         if device == "cuda":
             card["notes"].append("float32 with matrix products in TF32 (torch's matmul precision high)")
         embedded.save(model_folder, model.cpu(), clip.cpu(), sizes, vocab, card)
