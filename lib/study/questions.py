@@ -5,7 +5,9 @@ Every question knows the boxes that answer it. Nothing here reads pixels.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -30,6 +32,12 @@ from lib.study.scenes import (
 _COLORS, _BACKGROUNDS = tuple(COLORS), tuple(BACKGROUNDS)
 _OPENINGS = ("", "", "a photo of ", "there is ", "this is ", "look at ")
 _CARDS = ("a card with a {}", "the number {} on a card", "a {} on the card")
+NAMED = (
+    9  # items that a caption names at most, unless it names all: more overflow the text tower's 77 positions
+)
+
+
+Place = Callable[[np.ndarray], str]  # names the quarter of the frame that holds a box
 
 
 @dataclass(frozen=True)
@@ -60,12 +68,13 @@ def words() -> list[str]:
     return sorted(seen)
 
 
-def place_of(box: np.ndarray, corner: tuple[int, int] = (0, 0)) -> str:
+def place_of(box: np.ndarray, corner: tuple[int, int] = (0, 0), frame: Layout = Layout()) -> str:
     """Name the quarter of the frame in which a box (pixels of its picture) has its middle.
 
-    `corner` is the row and column of the picture's first patch in the frame that the tower's position table covers.
+    `corner` is the row and column of the picture's first patch in the frame that the tower's position table covers;
+    `frame` is the layout of a whole picture.
     """
-    middle = Layout().pixels / 2
+    middle = frame.pixels / 2
     low = PATCH * corner[0] + (box[1] + box[3]) / 2 > middle
     right = PATCH * corner[1] + (box[0] + box[2]) / 2 > middle
     return PLACES[2 * int(low) + int(right)]
@@ -88,21 +97,22 @@ def caption(
     colored: bool = True,
     everything: bool = False,
     corner: tuple[int, int] | None = None,
+    frame: Layout = Layout(),
 ) -> str:
-    """Say what is there: some or all items in random order, at times the background, at times as a question.
+    """Say what is there: some (`NAMED` at most) or all items in random order, at times the background, at times as a question.
 
     Web captions contain questions too; without them the words of a question would be noise to the text encoder.
     A question names one item that is in the picture and never says where it is. With a `corner` (see `place_of`) half of
-    the captions that are no questions say of each item where it is.
+    the captions that are no questions say of each item where it is in the frame.
     """
     items = scenes.layout.items
     if not everything and rng.random() < 0.15:
         return _asking(scenes, row, rng, colored)
-    count = items if everything else int(rng.integers(1, items + 1))
+    count = items if everything else int(rng.integers(1, min(items, NAMED) + 1))
     slots = rng.permutation(items)[:count]
     phrases = [_phrase(scenes, row, slot, rng, colored) for slot in slots]
     if corner is not None and rng.random() < 0.5:
-        places = [place_of(scenes.box[row, slot], corner) for slot in slots]
+        places = [place_of(scenes.box[row, slot], corner, frame) for slot in slots]
         phrases = [f"{phrase} {place}" for phrase, place in zip(phrases, places, strict=True)]
     text = _OPENINGS[rng.integers(len(_OPENINGS))] + " , ".join(phrases)
     if everything or rng.random() < 0.5:
@@ -135,11 +145,12 @@ def questions(
     per_suite: int = 1,
     corner: tuple[int, int] = (0, 0),
     counts: int | None = None,
+    frame: Layout = Layout(),
 ) -> list[Question]:
     """Up to `per_suite` questions of every suite about picture `row`, answers balanced within a suite.
 
     Reading and the background are asked once; `counts` sets another number for counting. `corner` places a small picture
-    of the curriculum in the frame (see `place_of`).
+    of the curriculum in the `frame` (see `place_of`).
     """
     makers = {
         "exists": _exists,
@@ -150,11 +161,11 @@ def questions(
         "scene": _scene,
     }
     times = {"read": 1, "scene": 1, "count": per_suite if counts is None else counts}
-    found = []
+    found, place = [], partial(place_of, corner=corner, frame=frame)
     for suite in SUITES:
         for turn in range(times.get(suite, per_suite)):
             maker = _count_any if suite == "count" and turn else makers[suite]
-            question = maker(scenes, row, rng, corner)
+            question = maker(scenes, row, rng, place)
             if question is not None:
                 found.append(question)
     return found
@@ -165,7 +176,7 @@ def _objects(scenes: Scenes, row: int) -> tuple[np.ndarray, np.ndarray, np.ndarr
     return slots, scenes.color[row, slots], scenes.shape[row, slots]
 
 
-def _exists(scenes: Scenes, row: int, rng: np.random.Generator, corner) -> Question:
+def _exists(scenes: Scenes, row: int, rng: np.random.Generator, place: Place) -> Question:
     slots, color, shape = _objects(scenes, row)
     present = set(zip(color.tolist(), shape.tolist(), strict=False))
     if rng.random() < 0.5:
@@ -188,7 +199,7 @@ def _single(values: np.ndarray) -> np.ndarray:
     return np.flatnonzero((values[:, None] == values[None]).sum(1) == 1)
 
 
-def _attribute(scenes: Scenes, row: int, rng: np.random.Generator, corner) -> Question | None:
+def _attribute(scenes: Scenes, row: int, rng: np.random.Generator, place: Place) -> Question | None:
     slots, color, shape = _objects(scenes, row)
     options = [("color", i) for i in _single(shape)] + [("shape", i) for i in _single(color)]
     if not options:
@@ -200,7 +211,7 @@ def _attribute(scenes: Scenes, row: int, rng: np.random.Generator, corner) -> Qu
     return Question("attribute", f"what shape is the {_COLORS[color[i]]} thing ?", SHAPES[shape[i]], box)
 
 
-def _count(scenes: Scenes, row: int, rng: np.random.Generator, corner) -> Question:
+def _count(scenes: Scenes, row: int, rng: np.random.Generator, place: Place) -> Question:
     slots, color, shape = _objects(scenes, row)
     by_shape, value = scenes.target[row]
     same = (shape if by_shape else color) == value
@@ -209,7 +220,7 @@ def _count(scenes: Scenes, row: int, rng: np.random.Generator, corner) -> Questi
     return Question("count", text, str(int(same.sum())), scenes.box[row, slots[same]])
 
 
-def _count_any(scenes: Scenes, row: int, rng: np.random.Generator, corner) -> Question | None:
+def _count_any(scenes: Scenes, row: int, rng: np.random.Generator, place: Place) -> Question | None:
     """Count another kind of object; numbers up to three that occur in the picture are equally likely."""
     slots, color, shape = _objects(scenes, row)
     kinds: dict[int, list[tuple[str, np.ndarray]]] = {}
@@ -225,18 +236,18 @@ def _count_any(scenes: Scenes, row: int, rng: np.random.Generator, corner) -> Qu
     return Question("count", f"how many {named} are there ?", str(number), scenes.box[row, slots[same]])
 
 
-def _where(scenes: Scenes, row: int, rng: np.random.Generator, corner) -> Question | None:
+def _where(scenes: Scenes, row: int, rng: np.random.Generator, place: Place) -> Question | None:
     slots, color, shape = _objects(scenes, row)
     options = _single(color * len(SHAPES) + shape)
     if not len(options):
         return None
     i = options[rng.integers(len(options))]
     box = scenes.box[row, slots[i]]
-    place = place_of(box, corner)
-    return Question("where", f"where is the {_COLORS[color[i]]} {SHAPES[shape[i]]} ?", place, box[None])
+    text = f"where is the {_COLORS[color[i]]} {SHAPES[shape[i]]} ?"
+    return Question("where", text, place(box), box[None])
 
 
-def _read(scenes: Scenes, row: int, rng: np.random.Generator, corner) -> Question | None:
+def _read(scenes: Scenes, row: int, rng: np.random.Generator, place: Place) -> Question | None:
     slots = np.flatnonzero(scenes.kind[row] == CARD)
     if not len(slots):
         return None
@@ -244,7 +255,7 @@ def _read(scenes: Scenes, row: int, rng: np.random.Generator, corner) -> Questio
     return Question("read", text, str(scenes.value[row, slots[0]]), scenes.box[row, slots[:1]])
 
 
-def _scene(scenes: Scenes, row: int, rng: np.random.Generator, corner) -> Question:
+def _scene(scenes: Scenes, row: int, rng: np.random.Generator, place: Place) -> Question:
     whole = np.array([[0, 0, scenes.layout.pixels, scenes.layout.pixels]])
     return Question("scene", "what is in the background ?", _BACKGROUNDS[scenes.background[row]], whole)
 
@@ -268,7 +279,7 @@ def benchmark(
     kept, asked = [], []
     pool = generate(rng, pictures + pictures // 4 + 8, layout, split)
     for row in range(len(pool.images)):
-        found = questions(pool, row, rng)
+        found = questions(pool, row, rng, frame=layout)
         if len(found) == len(SUITES) and len(kept) < pictures:
             kept.append(row)
             asked.append(found)

@@ -9,7 +9,7 @@ train / validation / test. Everything is drawn with one `numpy.random.Generator`
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -189,9 +189,23 @@ def _photographs(split: str) -> tuple[np.ndarray, ...]:
     return tuple(strips)
 
 
+@cache
+def _strips(split: str, pixels: int) -> tuple[np.ndarray, ...]:
+    """The split's strips, those narrower than a picture of `pixels` mirrored at their right edge until crops can vary.
+
+    Mirrored and not enlarged, so that texture has the same grain in pictures of all sizes; splits stay disjoint.
+    """
+    strips = []
+    for strip in _photographs(split):
+        width = strip.shape[1]
+        more = 0 if width >= pixels else -(-pixels // width) * width
+        strips.append(np.pad(strip, ((0, 0), (0, more), (0, 0)), mode="symmetric") if more else strip)
+    return tuple(strips)
+
+
 def _backdrop(rng: np.random.Generator, index: np.ndarray, pixels: int, split: str) -> np.ndarray:
     """Crops `[B,P,P,3]` in 0..1, dimmed and tinted so that colour tells nothing about the place."""
-    strips = _photographs(split)
+    strips = _strips(split, pixels)
     out = np.empty((len(index), pixels, pixels, 3), np.float32)
     for row, place in enumerate(index):
         strip = strips[place]

@@ -6,11 +6,12 @@ and itself alone and counts its positions as if it stood alone, so training equa
 
 from __future__ import annotations
 
-import json
 import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,9 +20,22 @@ from tqdm.auto import tqdm
 
 from lib.models import embedded
 from lib.models.embedded import ASSISTANT, END, PAD, START, USER, Sizes
+from lib.study.drawing import Paused, drawn, onto
 from lib.study.questions import SUITES, benchmark, caption, questions
 from lib.study.scenes import Layout, Scenes, generate
-from lib.study.train_tower import MUON, cosine_fall, phase_at, split_optimizers, tower_states
+from lib.study.train_tower import (
+    Kept,
+    cosine_fall,
+    log_line,
+    means,
+    phase_at,
+    read_checkpoint,
+    split_optimizers,
+    take_step,
+    tower_states,
+    write_checkpoint,
+    write_plan,
+)
 
 BLOCK = 10  # longest question, answer and end token
 STORY = 20  # a caption block
@@ -59,7 +73,14 @@ def blocks(phase: Phase) -> int:
     return 3 * phase.per_suite + phase.counts + 2
 
 
-def pack(scenes: Scenes, vocab: dict[str, int], rng: np.random.Generator, phase: Phase, corner: np.ndarray):
+def pack(
+    scenes: Scenes,
+    vocab: dict[str, int],
+    rng: np.random.Generator,
+    phase: Phase,
+    corner: np.ndarray,
+    frame: Layout = Layout(),
+):
     """Token ids `[B,(blocks+alone)*BLOCK + stories*STORY]` and labels (-100 where nothing is to be learned)."""
     asking = blocks(phase) + phase.alone
     width = asking * BLOCK + phase.stories * STORY
@@ -74,17 +95,18 @@ def pack(scenes: Scenes, vocab: dict[str, int], rng: np.random.Generator, phase:
         labels[row, start + len(ask) : start + len(line)] = line[len(ask) :]
 
     for row in range(len(scenes.images)):
-        asked = questions(scenes, row, rng, phase.per_suite, corner[row], phase.counts)
+        asked = questions(scenes, row, rng, phase.per_suite, corner[row], phase.counts, frame)
         places = [*range(len(asked)), *range(blocks(phase), asking)]
         asked += [asked[index] for index in rng.integers(0, len(asked), phase.alone)]
         for block, question in zip(places, asked, strict=True):
             write(row, block * BLOCK, BLOCK, question.text, question.answer)
         for story in range(phase.stories):
-            text = caption(scenes, row, rng, everything=True, corner=corner[row])
+            text = caption(scenes, row, rng, everything=True, corner=corner[row], frame=frame)
             write(row, asking * BLOCK + story * STORY, STORY, CAPTION_PROMPT, text)
     return torch.from_numpy(ids), torch.from_numpy(labels)
 
 
+@lru_cache(maxsize=16)  # sizes of pictures times phases; callers only read it
 def packed_mask(visual: int, phase: Phase) -> tuple[torch.Tensor, torch.Tensor]:
     """Boolean mask `[1,1,S,S]` and positions `[1,S]`: a block sees the picture and its own past.
 
@@ -109,122 +131,154 @@ def packed_mask(visual: int, phase: Phase) -> tuple[torch.Tensor, torch.Tensor]:
     return (seen & (order[None] <= order[:, None]))[None, None], position[None]
 
 
-def draw_scenes(rng: np.random.Generator, phase: Phase) -> Scenes:
+def draw_scenes(rng: np.random.Generator, phase: Phase, frame: Layout = Layout()) -> Scenes:
     """Draw the scenes of one step: one layout, about as many tokens whatever its size."""
     shares = [share for share, _ in phase.layouts]
     layout = phase.layouts[rng.choice(len(shares), p=shares)][1]
     asked = BLOCK * (blocks(phase) + phase.alone) + STORY * phase.stories
-    whole, here = (math.prod(one.grid) + asked for one in (Layout(), layout))
+    whole, here = (math.prod(one.grid) + asked for one in (frame, layout))
     return generate(rng, round(phase.batch * whole / here), layout)
 
 
-def decoder_loss(model, scenes: Scenes, vocab, rng, phase: Phase):
-    """Cross-entropy of answers and captions for one batch of pictures."""
-    core = model.model
-    room = Layout().grid[0] - scenes.layout.grid[0]
+class Lesson(NamedTuple):
+    """Pictures and questions of one step, as arrays of the host."""
+
+    images: np.ndarray  # [B,P,P,3] uint8
+    corner: np.ndarray  # [B,2] row and column of the first patch in the frame
+    ids: np.ndarray  # [B,S] token ids
+    row: np.ndarray  # [L] and
+    column: np.ndarray  # [L] where a token is to be learned
+    label: np.ndarray  # [L] which
+
+
+def lesson(
+    scenes: Scenes, vocab: dict[str, int], rng: np.random.Generator, phase: Phase, frame: Layout = Layout()
+) -> Lesson:
+    """Place each picture in the frame and ask about it."""
+    room = frame.grid[0] - scenes.layout.grid[0]
     corner = rng.integers(0, room + 1, (len(scenes.images), 2))
-    with torch.no_grad():
-        seen = tower_states(core.vision_tower, embedded.pixels(scenes.images), torch.from_numpy(corner))
-    features = seen[-2][:, 1:]
-    mask, position = packed_mask(features.shape[1], phase)
-    ids, labels = pack(scenes, vocab, rng, phase, corner)
+    ids, labels = (part.numpy() for part in pack(scenes, vocab, rng, phase, corner, frame))
+    row, column = np.nonzero(labels != -100)
+    return Lesson(scenes.images, corner, ids, row, column, labels[row, column])
+
+
+def draw_step(step: int, phases, vocab: dict[str, int], seed: int, frame: Layout) -> Lesson:
+    """The lesson of a step, a function of seed and step alone, so that a resumed run sees the same."""
+    rng, phase = np.random.default_rng([seed, 1, step]), phase_at(phases, step)[0]
+    return lesson(draw_scenes(rng, phase, frame), vocab, rng, phase, frame)
+
+
+def hidden_states(model, features: torch.Tensor, ids: torch.Tensor, phase: Phase) -> torch.Tensor:
+    """States `[B,2+n+S,D]` of the packed sequence: `<s> USER:`, visual features `[B,n,V]`, blocks `[B,S]`."""
+    core, device = model.model, features.device
+    mask, position = (part.to(device, non_blocking=True) for part in packed_mask(features.shape[1], phase))
     words = core.language_model.embed_tokens
-    start = words(torch.tensor([[START, USER]])).expand(len(ids), -1, -1)
+    start = words(torch.tensor([[START, USER]]).to(device, non_blocking=True)).expand(len(ids), -1, -1)
     inputs = torch.cat([start, core.multi_modal_projector(features), words(ids)], 1)
-    hidden = core.language_model(
+    return core.language_model(
         inputs_embeds=inputs, attention_mask=mask, position_ids=position, use_cache=False
     ).last_hidden_state
+
+
+def decoder_loss(model, batch: Lesson, phase: Phase) -> torch.Tensor:
+    """Cross-entropy of answers and captions for one batch of pictures."""
+    device = model.lm_head.weight.device
+    images, corner, ids, row, column, label = (onto(array, device) for array in batch)
+    with torch.no_grad():
+        seen = tower_states(model.model.vision_tower, embedded.pixels(images), corner)
+    features = seen[-2][:, 1:]
+    hidden = hidden_states(model, features, ids, phase)
     told = hidden[:, features.shape[1] + 2 - 1 : -1]  # the state before each block token
-    wanted = labels != -100
     # The state before a block's first token belongs to another block, but a first token is never a label.
-    return nn.functional.cross_entropy(model.lm_head(told[wanted]), labels[wanted])
+    return nn.functional.cross_entropy(model.lm_head(told[row, column]), label)
 
 
 @torch.no_grad()
 def accuracy(model, scenes: Scenes, asked, vocab: dict[str, int], blind: bool = False) -> dict[str, float]:
     """Share of right first answer words a suite, read from one packed pass (a quick check, not the study's evaluation)."""
-    core = model.model
+    device = model.lm_head.weight.device
     phase = Phase(steps=1, batch=1, rate=1.0, per_suite=1, counts=1, alone=0)
     right: dict[str, list[bool]] = {suite: [] for suite in SUITES}
     for first in range(0, len(asked), 50):
         some = asked[first : first + 50]
-        ids = torch.full((len(some), blocks(phase), BLOCK), PAD)
-        last = torch.zeros(len(some), len(SUITES), dtype=torch.long)
+        ids = np.full((len(some), blocks(phase), BLOCK), PAD)
+        last = np.zeros((len(some), len(SUITES)), int)
         for row, found in enumerate(some):
             for block, question in enumerate(found):
                 line = [vocab[word] for word in question.text.split()] + [ASSISTANT]
-                ids[row, block, : len(line)] = torch.tensor(line)
+                ids[row, block, : len(line)] = line
                 last[row, block] = block * BLOCK + len(line) - 1
-        features = tower_states(core.vision_tower, embedded.pixels(scenes.images[first : first + 50]))[-2][
-            :, 1:
-        ]
+        images = embedded.pixels(onto(scenes.images[first : first + 50], device))
+        features = tower_states(model.model.vision_tower, images)[-2][:, 1:]
         if blind:
             features = features[:, :0]
-        words = core.language_model.embed_tokens
-        start = words(torch.tensor([[START, USER]])).expand(len(some), -1, -1)
-        inputs = torch.cat([start, core.multi_modal_projector(features), words(ids.flatten(1))], 1)
-        mask, position = packed_mask(features.shape[1], phase)
-        hidden = core.language_model(
-            inputs_embeds=inputs, attention_mask=mask, position_ids=position, use_cache=False
-        ).last_hidden_state[:, features.shape[1] + 2 :]
-        said = model.lm_head(hidden.gather(1, last[..., None].expand(-1, -1, hidden.shape[-1]))).argmax(-1)
+        hidden = hidden_states(model, features, onto(ids, device).flatten(1), phase)
+        hidden = hidden[:, features.shape[1] + 2 :]
+        place = onto(last, device)[..., None].expand(-1, -1, hidden.shape[-1])
+        said = model.lm_head(hidden.gather(1, place)).argmax(-1).tolist()
         for row, found in enumerate(some):
             for block, question in enumerate(found):
-                right[question.suite].append(int(said[row, block]) == vocab[question.answer])
+                right[question.suite].append(said[row][block] == vocab[question.answer])
     return {suite: float(np.mean(values)) for suite, values in right.items()}
 
 
 def train_decoder(
-    folder: Path, clip, vocab: dict[str, int], sizes: Sizes, phases=None, seed: int = 0, every: int = 50
+    folder: Path,
+    clip,
+    vocab: dict[str, int],
+    sizes: Sizes,
+    phases=None,
+    seed: int = 0,
+    every: int = 50,
+    *,
+    frame: Layout = Layout(),
+    device: str = "cpu",
+    workers: int = 0,
+    until: float = math.inf,
 ):
-    """Train and return the model; resumes from `folder/decoder.pt`, appends its curve to `decoder.jsonl`."""
+    """Train and return the model; resumes from `folder/decoder.pt`, appends its curve to `decoder.jsonl`.
+
+    `frame`, `device`, `workers` and `until` are those of `train_tower.train_tower`.
+
+    Raises
+    ------
+    Paused
+        When `until` came first; the checkpoint is saved.
+    """
     phases = phases or curriculum()
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
-    model = embedded.llava_model(sizes, clip, len(vocab))
+    model = embedded.llava_model(sizes, clip, len(vocab)).to(device)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizers = split_optimizers(model)
-    total, step, file = sum(phase.steps for phase in phases), 0, folder / "decoder.pt"
-    if file.exists():
-        state = torch.load(file, weights_only=True)
-        model.load_state_dict(state["model"])
-        for optimizer, kept in zip(optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(kept)
-        step = state["step"]
-    validation = benchmark("validation", 100, seed=0)
-    bar, started, recent = tqdm(total=total, initial=step, desc="decoder", mininterval=5), time.time(), []
-    while step < total:
-        phase, inside = phase_at(phases, step)
-        rate = phase.rate * min(1.0, (inside + 1) / 100) * (0.05 + 0.95 * cosine_fall(inside / phase.steps))
-        for optimizer, times in zip(optimizers, (MUON, 1.0), strict=True):
-            for group in optimizer.param_groups:
-                group["lr"] = times * rate
-        rng = np.random.default_rng([seed, 1, step])
-        scenes = draw_scenes(rng, phase)
-        loss = decoder_loss(model, scenes, vocab, rng, phase)
-        model.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        for optimizer in optimizers:
-            optimizer.step()
-        step += 1
-        recent.append(loss.item())
-        bar.update()
-        if step % every == 0 or step == total:
-            line = {"step": step, "loss": round(float(np.mean(recent)), 4), "rate": rate}
-            line["seconds"] = round(time.time() - started, 1)
-            if step % (4 * every) == 0 or step == total:
-                line |= {
-                    f"validation {k}": round(v, 3) for k, v in accuracy(model, *validation, vocab).items()
-                }
-                states = [optimizer.state_dict() for optimizer in optimizers]
-                torch.save({"model": model.state_dict(), "optimizers": states, "step": step}, file)
-            bar.set_postfix(loss=line["loss"])
-            with (folder / "decoder.jsonl").open("a") as log:
-                log.write(json.dumps(line) + "\n")
-            recent = []
-    bar.close()
-    (folder / "decoder.json").write_text(
-        json.dumps({"seed": seed, "phases": [asdict(phase) for phase in phases]}, indent=1)
-    )
+    total = sum(phase.steps for phase in phases)
+    kept = read_checkpoint(folder / "decoder.pt", {"model": model}, optimizers)
+    validation = benchmark("validation", 100, seed=0, layout=frame) if kept.step < total else ()
+    draw = partial(draw_step, phases=phases, vocab=vocab, seed=seed, frame=frame)
+    batches, started = drawn(draw, range(kept.step, total), workers), time.time()
+    recent = [losses.to(device) for losses in kept.recent]
+    with tqdm(total=total, initial=kept.step, desc="decoder", mininterval=5) as bar:
+        for step, batch in enumerate(batches, kept.step + 1):
+            phase, inside = phase_at(phases, step - 1)
+            warm, fall = min(1.0, (inside + 1) / 100), cosine_fall(inside / phase.steps)
+            rate = phase.rate * warm * (0.05 + 0.95 * fall)
+            loss = decoder_loss(model, batch, phase)
+            take_step(loss, parameters, optimizers, rate)
+            bar.update()
+            recent.append(loss.detach()[None])  # read where a line is logged: reading waits for a GPU
+            late, seconds = time.monotonic() >= until, kept.seconds + time.time() - started
+            deep = step % (4 * every) == 0 or step == total
+            if step % every == 0 or step == total:
+                line = {"step": step, "loss": round(means(recent)[0], 4), "rate": rate}
+                right = accuracy(model, *validation, vocab) if deep else {}
+                line |= {f"validation {suite}": round(share, 3) for suite, share in right.items()}
+                bar.set_postfix(loss=line["loss"])
+                log_line(folder / "decoder.jsonl", line, seconds)
+                recent = []
+            if deep or late:
+                here = Kept(step, seconds, recent)
+                write_checkpoint(folder / "decoder.pt", {"model": model}, optimizers, here)
+            if late and step < total:
+                raise Paused("decoder", step, total)
+    write_plan(folder / "decoder.json", seed, phases)
     return model.eval()

@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +21,8 @@ from tqdm.auto import tqdm
 
 from lib.models import embedded
 from lib.models.embedded import END, PAD, START, Sizes
+from lib.study.drawing import Paused, drawn, onto
+from lib.study.files import whole
 from lib.study.muon import Muon
 from lib.study.questions import caption
 from lib.study.scenes import BADGE, CARD, OBJECT, PATCH, Layout, generate
@@ -95,9 +99,9 @@ def tower_states(vision, pixels: torch.Tensor, corner: torch.Tensor | None = Non
     patches = vision.embeddings.patch_embedding(pixels).permute(0, 2, 3, 1)
     rows, columns = patches.shape[1:3]
     if corner is None:
-        corner = torch.zeros(len(pixels), 2, dtype=torch.long)
-    row = (corner[:, :1] + torch.arange(rows))[:, :, None]
-    column = (corner[:, 1:] + torch.arange(columns))[:, None, :]
+        corner = torch.zeros(len(pixels), 2, dtype=torch.long, device=pixels.device)
+    row = (corner[:, :1] + torch.arange(rows, device=pixels.device))[:, :, None]
+    column = (corner[:, 1:] + torch.arange(columns, device=pixels.device))[:, None, :]
     table = vision.embeddings.position_embedding.weight
     patches = patches.flatten(1, 2) + table[1 + (row * side + column).flatten(1)]
     start = (vision.embeddings.class_embedding + table[0]).expand(len(pixels), 1, -1)
@@ -116,26 +120,42 @@ def encode(texts: list[str], vocab: dict[str, int]) -> torch.Tensor:
     return out
 
 
-def contrast(clip, image: torch.Tensor, text: torch.Tensor, captions: list[str]) -> torch.Tensor:
-    """Symmetric InfoNCE over `[B,E]` embeddings; equal captions of other pictures are no negatives."""
+def caption_codes(captions: list[str]) -> np.ndarray:
+    """A number `[B]` for each caption, the same for equal ones."""
+    names = {name: index for index, name in enumerate(dict.fromkeys(captions))}
+    return np.array([names[name] for name in captions])
+
+
+def contrast(clip, image: torch.Tensor, text: torch.Tensor, code: torch.Tensor) -> torch.Tensor:
+    """Symmetric InfoNCE over `[B,E]` embeddings; captions of other pictures with an equal `code [B]` are no negatives."""
     image = nn.functional.normalize(image, dim=-1)
     text = nn.functional.normalize(text, dim=-1)
     logits = clip.logit_scale.clamp(max=math.log(100.0)).exp() * image @ text.T
-    names = {name: index for index, name in enumerate(dict.fromkeys(captions))}
-    code = torch.tensor([names[name] for name in captions])
-    twin = (code[:, None] == code[None]) & ~torch.eye(len(captions), dtype=torch.bool)
+    twin = (code[:, None] == code[None]) & ~torch.eye(len(code), dtype=torch.bool, device=code.device)
     logits = logits.masked_fill(twin, -1e4)
-    label = torch.arange(len(captions))
+    label = torch.arange(len(code), device=code.device)
     return 0.5 * (nn.functional.cross_entropy(logits, label) + nn.functional.cross_entropy(logits.T, label))
 
 
-def draw_batch(rng: np.random.Generator, phase: Phase):
-    """Groups of pictures of one size: pixels `[B,3,P,P]`, captions for the contrast, captions of everything for the word
-    head, corners `[B,2]`.
+class Group(NamedTuple):
+    """Pictures of one size with all that a step needs of them, as arrays of the host."""
 
-    A picture smaller than the frame lies anywhere in it; its captions name places of the frame.
+    images: np.ndarray  # [B,P,P,3] uint8
+    short: np.ndarray  # [B,T] token ids of the captions for the contrast
+    codes: np.ndarray  # [B], see `caption_codes`
+    full: np.ndarray  # [B,F] token ids of the captions of everything, for the word head
+    corner: np.ndarray  # [B,2] row and column of the first patch in the frame
+    seen: np.ndarray  # [B,k] patches that the word head sees
+
+
+def draw_batch(
+    rng: np.random.Generator, phase: Phase, vocab: dict[str, int], frame: Layout = Layout()
+) -> tuple[bool, list[Group]]:
+    """One batch: whether it is in colour, and its pictures by size.
+
+    A picture smaller than the `frame` lies anywhere in it; its captions name places of the frame.
     """
-    colored, groups = rng.random() >= phase.grey, []
+    colored, parts = rng.random() >= phase.grey, []
     for cells in dict.fromkeys(layout.cells for _, layout in phase.layouts):
         images, short, full, corners = [], [], [], []
         for share, layout in phase.layouts:
@@ -143,39 +163,51 @@ def draw_batch(rng: np.random.Generator, phase: Phase):
                 continue
             scenes = generate(rng, max(1, round(share * phase.batch)), layout)
             images.append(scenes.images)
-            room = Layout().grid[0] - layout.grid[0]
+            room = frame.grid[0] - layout.grid[0]
             corners.append(rng.integers(0, room + 1, (len(scenes.images), 2)))
             for row, corner in enumerate(corners[-1]):
-                short.append(caption(scenes, row, rng, colored, corner=corner))
-                full.append(caption(scenes, row, rng, colored, everything=True, corner=corner))
-        pixels = embedded.pixels(np.concatenate(images))
+                said = {"colored": colored, "corner": corner, "frame": frame}
+                short.append(caption(scenes, row, rng, **said))
+                full.append(caption(scenes, row, rng, everything=True, **said))
+        parts.append((np.concatenate(images), short, full, np.concatenate(corners)))
+    groups = []
+    for images, short, full, corner in parts:
+        patches = (images.shape[1] // PATCH) ** 2
+        ids = encode(short, vocab).numpy(), encode(full, vocab).numpy()
+        seen = some_patches(len(images), patches, phase.seen, rng)
+        groups.append(Group(images, ids[0], caption_codes(short), ids[1], corner, seen))
+    return colored, groups
+
+
+def some_patches(pictures: int, patches: int, share: float, rng: np.random.Generator) -> np.ndarray:
+    """A random share of the patches of each picture, drawn without a look at it: their numbers `[B,k]`."""
+    keep = max(1, round(share * patches))
+    return rng.random((pictures, patches)).argsort(1)[:, :keep]
+
+
+def draw_step(step: int, phases, vocab: dict[str, int], seed: int, frame: Layout):
+    """The batch of a step, a function of seed and step alone, so that a resumed run sees the same."""
+    return draw_batch(np.random.default_rng([seed, step]), phase_at(phases, step)[0], vocab, frame)
+
+
+def tower_loss(clip, head, batch: tuple[bool, list[Group]], phase: Phase):
+    """One batch: total loss and its two parts without gradient, means over the groups of pictures."""
+    colored, groups = batch
+    device = clip.logit_scale.device
+    matched, told = torch.zeros((), device=device), torch.zeros((), device=device)
+    for group in groups:
+        images, ids, code, full, corner, seen = (onto(array, device) for array in group)
+        pixels = embedded.pixels(images)
         if not colored:
             pixels = pixels.mean(1, keepdim=True).expand(-1, 3, -1, -1).contiguous()
-        groups.append((pixels, short, full, torch.from_numpy(np.concatenate(corners))))
-    return groups
-
-
-def some_patches(features: torch.Tensor, share: float, rng: np.random.Generator) -> torch.Tensor:
-    """A random share of the patches of each picture `[B,k,D]`, drawn without a look at the picture."""
-    batch, count, width = features.shape
-    keep = max(1, round(share * count))
-    chosen = torch.from_numpy(rng.random((batch, count)).argsort(1)[:, :keep])
-    return features.gather(1, chosen[..., None].expand(-1, -1, width))
-
-
-def tower_loss(clip, head, vocab, rng, phase: Phase):
-    """One batch: total loss and its two parts, means over the groups of pictures."""
-    groups = draw_batch(rng, phase)
-    matched, told = torch.zeros(()), torch.zeros(())
-    for pixels, short, full, corner in groups:
         states = tower_states(clip.vision_model, pixels, corner)
         image = clip.visual_projection(clip.vision_model.post_layernorm(states[-1][:, 0]))
-        ids = encode(short, vocab)
         text = clip.text_projection(clip.text_model(ids, attention_mask=(ids != PAD).long()).pooler_output)
-        matched = matched + contrast(clip, image, text, short) / len(groups)
-        seen = some_patches(states[-2][:, 1:], phase.seen, rng)
-        told = told + head(encode(full, vocab), seen) / len(groups)
-    return matched + phase.word_weight * told, matched.item(), told.item()
+        matched = matched + contrast(clip, image, text, code) / len(groups)
+        features = states[-2][:, 1:]
+        features = features.gather(1, seen[..., None].expand(-1, -1, features.shape[2]))
+        told = told + head(full, features) / len(groups)
+    return matched + phase.word_weight * told, matched.detach(), told.detach()
 
 
 def split_optimizers(*modules: nn.Module) -> tuple[Muon, torch.optim.AdamW]:
@@ -187,63 +219,130 @@ def split_optimizers(*modules: nn.Module) -> tuple[Muon, torch.optim.AdamW]:
 
 
 def train_tower(
-    folder: Path, vocab: dict[str, int], sizes: Sizes, phases=None, seed: int = 0, every: int = 100
+    folder: Path,
+    vocab: dict[str, int],
+    sizes: Sizes,
+    phases=None,
+    seed: int = 0,
+    every: int = 100,
+    *,
+    frame: Layout = Layout(),
+    device: str = "cpu",
+    workers: int = 0,
+    until: float = math.inf,
 ):
-    """Train and return the CLIP; a checkpoint in `folder` is resumed, the curve is appended to `tower.jsonl`."""
+    """Train and return the CLIP; a checkpoint in `folder` is resumed, the curve is appended to `tower.jsonl`.
+
+    Parameters
+    ----------
+    frame : layout of whole pictures.
+    device : where to compute.
+    workers : processes that draw pictures ahead.
+    until : reading of `time.monotonic` after which no further step is begun; each call does at least one.
+
+    Raises
+    ------
+    Paused
+        When `until` came first; the checkpoint is saved.
+    """
     phases = phases or curriculum()
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     clip, head = embedded.clip_model(sizes, len(vocab)), WordHead(len(vocab), sizes.vision_width)
     embedded.start_local(clip.vision_model)
+    clip, head = clip.to(device), head.to(device)
     parameters = [*clip.parameters(), *head.parameters()]
     optimizers = split_optimizers(clip, head)
     total = sum(phase.steps for phase in phases)
-    file, step = folder / "tower.pt", 0
-    if file.exists():
-        state = torch.load(file, weights_only=True)
-        clip.load_state_dict(state["clip"])
-        head.load_state_dict(state["head"])
-        for optimizer, kept in zip(optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(kept)
-        step = state["step"]
-    bar, started = tqdm(total=total, initial=step, desc="tower", mininterval=5), time.time()
-    recent: list[tuple[float, float]] = []
-    while step < total:
-        phase, inside = phase_at(phases, step)
-        rate = phase.rate * min(1.0, (inside + 1) / 50) * (0.1 + 0.9 * cosine_fall(inside / phase.steps))
-        for optimizer, times in zip(optimizers, (MUON, 1.0), strict=True):
-            for group in optimizer.param_groups:
-                group["lr"] = times * rate
-        rng = np.random.default_rng(
-            [seed, step]
-        )  # the batch depends on the step alone, so a resumed run is the same
-        loss, matched, told = tower_loss(clip, head, vocab, rng, phase)
-        clip.zero_grad()
-        head.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        for optimizer in optimizers:
-            optimizer.step()
-        step += 1
-        bar.update()
-        recent.append((matched, told))
-        if step % every == 0 or step == total:
-            mean = np.mean(recent, 0)
-            line = {"step": step, "contrast": round(float(mean[0]), 4), "words": round(float(mean[1]), 4)}
-            line |= {"rate": rate, "seconds": round(time.time() - started, 1)}
-            bar.set_postfix(contrast=line["contrast"], words=line["words"])
-            with (folder / "tower.jsonl").open("a") as log:
-                log.write(json.dumps(line) + "\n")
-            recent = []
-        if step % (5 * every) == 0 or step == total:
-            weights = {"clip": clip.state_dict(), "head": head.state_dict()}
-            states = [optimizer.state_dict() for optimizer in optimizers]
-            torch.save({**weights, "optimizers": states, "step": step}, file)
-    bar.close()
-    (folder / "tower.json").write_text(
-        json.dumps({"seed": seed, "phases": [asdict(phase) for phase in phases]}, indent=1)
-    )
+    kept = read_checkpoint(folder / "tower.pt", {"clip": clip, "head": head}, optimizers)
+    draw = partial(draw_step, phases=phases, vocab=vocab, seed=seed, frame=frame)
+    batches, started = drawn(draw, range(kept.step, total), workers), time.time()
+    recent = [losses.to(device) for losses in kept.recent]
+    with tqdm(total=total, initial=kept.step, desc="tower", mininterval=5) as bar:
+        for step, batch in enumerate(batches, kept.step + 1):
+            phase, inside = phase_at(phases, step - 1)
+            warm, fall = min(1.0, (inside + 1) / 50), cosine_fall(inside / phase.steps)
+            rate = phase.rate * warm * (0.1 + 0.9 * fall)
+            loss, *parts = tower_loss(clip, head, batch, phase)
+            take_step(loss, parameters, optimizers, rate)
+            bar.update()
+            recent.append(torch.stack(parts))  # read where a line is logged: reading waits for a GPU
+            late, seconds = time.monotonic() >= until, kept.seconds + time.time() - started
+            if step % every == 0 or step == total:
+                mean = means(recent)
+                line = {"step": step, "contrast": round(mean[0], 4), "words": round(mean[1], 4)}
+                bar.set_postfix(contrast=line["contrast"], words=line["words"])
+                log_line(folder / "tower.jsonl", line | {"rate": rate}, seconds)
+                recent = []
+            if step % (5 * every) == 0 or step == total or late:
+                here = Kept(step, seconds, recent)
+                write_checkpoint(folder / "tower.pt", {"clip": clip, "head": head}, optimizers, here)
+            if late and step < total:
+                raise Paused("tower", step, total)
+    write_plan(folder / "tower.json", seed, phases)
     return clip.eval()
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a checkpoint holds beside weights and optimizers."""
+
+    step: int = 0  # steps done
+    seconds: float = 0.0  # of training up to here, over all calls; NaN where a part was not kept
+    recent: list[torch.Tensor] = field(default_factory=list)  # losses since the last line of the curve
+
+
+def read_checkpoint(file: Path, modules: dict[str, nn.Module], optimizers) -> Kept:
+    """Load modules and optimizers in place from a checkpoint; a fresh `Kept` where there is none."""
+    if not file.exists():
+        return Kept()
+    state = torch.load(file, weights_only=True, map_location="cpu")
+    for name, module in modules.items():
+        module.load_state_dict(state[name])
+    for optimizer, kept in zip(optimizers, state["optimizers"], strict=True):
+        optimizer.load_state_dict(kept)
+    # Checkpoints of older versions hold neither seconds nor recent losses.
+    return Kept(state["step"], state.get("seconds", math.nan), list(state.get("recent", ())))
+
+
+def log_line(file: Path, line: dict, seconds: float) -> None:
+    """Append a point of a curve, with the seconds so far where they are known."""
+    line = line | ({} if math.isnan(seconds) else {"seconds": round(seconds, 1)})
+    with file.open("a") as log:
+        log.write(json.dumps(line) + "\n")
+
+
+def write_checkpoint(file: Path, modules: dict[str, nn.Module], optimizers, kept: Kept) -> None:
+    """Write a checkpoint, whole or not at all."""
+    state = {name: module.state_dict() for name, module in modules.items()}
+    state |= {"optimizers": [optimizer.state_dict() for optimizer in optimizers]}
+    state |= {"step": kept.step, "seconds": kept.seconds}
+    state |= {"recent": torch.stack(kept.recent)} if kept.recent else {}
+    with whole(file) as part:
+        torch.save(state, part)
+
+
+def write_plan(file: Path, seed: int, phases) -> None:
+    """Write seed and phases of a finished half."""
+    with whole(file) as part:
+        part.write_text(json.dumps({"seed": seed, "phases": [asdict(phase) for phase in phases]}, indent=1))
+
+
+def take_step(loss: torch.Tensor, parameters: list[nn.Parameter], optimizers, rate: float) -> None:
+    """One step of Muon and AdamW, in this order, at AdamW's learning rate `rate`; the gradient's norm is cut at 1."""
+    for optimizer, times in zip(optimizers, (MUON, 1.0), strict=True):
+        for group in optimizer.param_groups:
+            group["lr"] = times * rate
+        optimizer.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(parameters, 1.0)
+    for optimizer in optimizers:
+        optimizer.step()
+
+
+def means(recent: list[torch.Tensor]) -> list[float]:
+    """Means of losses `[k]` over the steps, in double precision; waits for the device."""
+    return torch.stack(recent).double().mean(0).tolist()
 
 
 def phase_at(phases, step: int):
@@ -265,13 +364,13 @@ def probe(vision, scenes_train, scenes_test, layer: int = -2) -> dict[str, float
     """Accuracy of linear probes for every attribute at the patch in the middle of its item, on unseen pictures."""
     from sklearn.linear_model import LogisticRegression
 
-    sets = {}
+    sets, device = {}, vision.embeddings.class_embedding.device
     for part, scenes in (("train", scenes_train), ("test", scenes_test)):
         states = [
-            tower_states(vision, embedded.pixels(scenes.images[i : i + 100]))[layer][:, 1:]
+            tower_states(vision, embedded.pixels(onto(scenes.images[i : i + 100], device)))[layer][:, 1:]
             for i in range(0, len(scenes.images), 100)
         ]
-        features = torch.cat(states).numpy()
+        features = torch.cat(states).cpu().numpy()
         middle = scenes.box.reshape(*scenes.kind.shape, 2, 2).mean(2).astype(int) // PATCH  # column, row
         patch = middle[..., 1] * scenes.layout.grid[1] + middle[..., 0]
         at = np.take_along_axis(features, patch[..., None], 1)

@@ -1,15 +1,20 @@
 """Train the embedded model from start to end, and read the record of such a run.
 
 `train` needs about 75 minutes at scale 1 on two cores; what it leaves is a folder that loads as any checkpoint, with `training.json`.
+`python -m lib.study.training --out FOLDER` does the same in calls of a few minutes, at either of two grids, on a GPU if asked.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+import math
 import os
 import platform
+import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 
@@ -22,10 +27,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lib.models import embedded
-from lib.models.embedded import Sizes
 from lib.study import records, train_decoder, train_tower
+from lib.study.drawing import Paused
+from lib.study.files import alone, whole
 from lib.study.looks import BLUE, BROWN, GREEN, ORANGE, PURPLE, SKY
 from lib.study.questions import words
+from lib.study.recipe import RECIPES, Recipe, recipe_of
 from lib.study.scenes import SUITES, generate
 from lib.study.tables import ALL, accuracy_table
 
@@ -43,7 +50,17 @@ _STYLES = dict(
 )
 
 
-def train(folder: Path, scale: float = 1.0, seed: int = 0, probed: int = 500) -> Path:
+def train(
+    folder: Path,
+    scale: float = 1.0,
+    seed: int = 0,
+    probed: int = 500,
+    *,
+    recipe: Recipe = RECIPES[12],
+    device: str = "cpu",
+    workers: int = 0,
+    minutes: float = math.inf,
+) -> Path:
     """Train tower and decoder, probe the tower, save the model; an interrupted call goes on where it stopped.
 
     Parameters
@@ -56,6 +73,15 @@ def train(folder: Path, scale: float = 1.0, seed: int = 0, probed: int = 500) ->
         Of weights and pictures.
     probed
         Pictures that the linear probes learn from; half as many test them.
+    recipe
+        Sizes, pictures and curricula.
+    device
+        "cpu" or "cuda". On the CPU an interrupted run ends in the same weights as one that was not; sums of a GPU come in
+        no fixed order, so there they may differ in the last digits.
+    workers
+        Processes that draw pictures ahead; 0 draws in this one. They do not change what is drawn.
+    minutes
+        Time after which no further step is begun. The probes between tower and decoder are not cut short.
 
     Returns
     -------
@@ -65,39 +91,95 @@ def train(folder: Path, scale: float = 1.0, seed: int = 0, probed: int = 500) ->
     Raises
     ------
     ValueError
-        When `scale` is not positive, or `folder` holds checkpoints of another scale or seed.
+        When `scale` or `minutes` is not positive, the device is not there, or `folder` holds checkpoints of another scale,
+        seed or grid.
+    Paused
+        When `minutes` were over before the training; the same call goes on.
+    BlockingIOError
+        When another process trains in `folder`.
     """
-    if not scale > 0:
-        raise ValueError(f"scale must be above 0, got {scale!r}")
+    for name, value in (("scale", scale), ("minutes", minutes)):
+        if not value > 0:
+            raise ValueError(f"{name} must be above 0, got {value!r}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device 'cuda' was asked for, but torch {torch.__version__} sees no CUDA device")
+    until = time.monotonic() + 60 * minutes
     checkpoints, model_folder = folder / "checkpoints", folder / "model"
-    _claim(checkpoints, {"scale": scale, "seed": seed})
-    sizes, vocab, started = Sizes(), embedded.vocabulary(words()), time.time()
-    clip = train_tower.train_tower(checkpoints, vocab, sizes, train_tower.curriculum(scale), seed)
-    seen = generate(np.random.default_rng([seed, 5]), probed)
-    unseen = generate(np.random.default_rng([seed, 6]), max(20, probed // 2), split="validation")
-    probe = train_tower.probe(clip.vision_model, seen, unseen)
-    model = train_decoder.train_decoder(
-        checkpoints, clip, vocab, sizes, train_decoder.curriculum(scale), seed
-    )
-    card = {
-        "tower": _part(checkpoints, "tower") | {"probe": probe},
-        "decoder": _part(checkpoints, "decoder"),
-        "hardware": f"{os.cpu_count()} CPU cores ({platform.machine()}), {torch.get_num_threads()} threads",
-        "notes": [f"scale {scale}", f"last call took {time.time() - started:.0f} s"],
-    }
-    embedded.save(model_folder, model, clip, sizes, vocab, card)
+    _claim(checkpoints, {"scale": scale, "seed": seed, "grid": recipe.sizes.grid})
+    sizes, vocab = recipe.sizes, embedded.vocabulary(words())
+    ways = {"frame": recipe.frame, "device": device, "workers": workers, "until": until}
+    with alone(checkpoints / "lock", f"the training in {folder}"), _tensor_cores(device):
+        clip = train_tower.train_tower(checkpoints, vocab, sizes, recipe.tower(scale), seed, **ways)
+        probe = _probe(checkpoints, clip.vision_model, seed, probed, recipe)
+        phases = recipe.decoder(scale)
+        model = train_decoder.train_decoder(checkpoints, clip, vocab, sizes, phases, seed, **ways)
+        spent = sum(_seconds(checkpoints / f"{half}.pt") for half in ("tower", "decoder"))
+        card = {
+            "tower": _part(checkpoints, "tower") | {"probe": probe["accuracy"]},
+            "decoder": _part(checkpoints, "decoder"),
+            "grid": sizes.grid,
+            "device": torch.cuda.get_device_name() if device == "cuda" else platform.machine(),
+            "torch": torch.__version__,
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "hardware": _hardware(device),
+            "notes": [f"scale {scale}"],
+        }
+        if not math.isnan(spent):  # older checkpoints kept no time
+            card["minutes"] = round((spent + probe["seconds"]) / 60, 2)
+            card["notes"].append(f"trained and probed in {card['minutes']:.1f} minutes over all calls")
+        if device == "cuda":
+            card["notes"].append("float32 with matrix products in TF32 (torch's matmul precision high)")
+        embedded.save(model_folder, model.cpu(), clip.cpu(), sizes, vocab, card)
     return model_folder
+
+
+@contextmanager
+def _tensor_cores(device: str) -> Iterator[None]:
+    """Let a GPU multiply float32 matrices in TF32 within the block; nothing on a CPU."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if device == "cuda" else before)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def _hardware(device: str) -> str:
+    cores = f"{os.cpu_count()} CPU cores ({platform.machine()}), {torch.get_num_threads()} threads"
+    return f"{torch.cuda.get_device_name()}; {cores}" if device == "cuda" else cores
+
+
+def _probe(checkpoints: Path, vision, seed: int, probed: int, recipe: Recipe) -> dict:
+    """Accuracies of the probes of the trained tower and their seconds; made once, then read."""
+    file = checkpoints / "probe.json"
+    told = json.loads(file.read_text()) if file.exists() else {}
+    if told.get("pictures") != probed:
+        started = time.time()
+        seen = generate(np.random.default_rng([seed, 5]), probed, recipe.frame)
+        rest = generate(np.random.default_rng([seed, 6]), max(20, probed // 2), recipe.frame, "validation")
+        accuracy = train_tower.probe(vision, seen, rest)
+        told = {"pictures": probed, "accuracy": accuracy, "seconds": round(time.time() - started, 1)}
+        with whole(file) as part:
+            part.write_text(json.dumps(told))
+    return told
+
+
+def _seconds(checkpoint: Path) -> float:
+    """Training time that a checkpoint took, NaN where an older version wrote it."""
+    return torch.load(checkpoint, weights_only=True, map_location="cpu").get("seconds", math.nan)
 
 
 def _claim(checkpoints: Path, run: dict[str, float]) -> None:
     """Mark a checkpoint folder with what it is for; refuse one of another run."""
-    checkpoints.mkdir(parents=True, exist_ok=True)
     mark = checkpoints / "run.json"
-    if mark.exists() and (told := json.loads(mark.read_text())) != run:
+    if not mark.exists():
+        with whole(mark) as part:
+            part.write_text(json.dumps(run))
+    told = {"grid": 12} | json.loads(mark.read_text())  # there was one grid before marks named it
+    if told != {"grid": 12} | run:
         raise ValueError(
             f"{checkpoints} holds a run with {told}, asked for {run}; remove it or name another output"
         )
-    mark.write_text(json.dumps(run))
 
 
 def _part(checkpoints: Path, name: str) -> dict:
@@ -309,3 +391,55 @@ def draw_gate(gate: pd.DataFrame) -> Figure:
     ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     sns.despine(ax=ax)
     return figure
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    made = argparse.ArgumentParser(
+        prog="python -m lib.study.training",
+        description="Train the embedded model; repeat the command to go on.",
+    )
+    made.add_argument("--out", type=Path, required=True, help="folder that gets checkpoints/ and model/")
+    made.add_argument("--seed", type=int, default=0, help="of weights and pictures (default: 0)")
+    made.add_argument("--scale", type=float, default=1.0, help="factor of all step counts (default: 1)")
+    made.add_argument(
+        "--grid", type=int, default=12, help="visual tokens a side, 12 (default) or 24", metavar="{12,24}"
+    )
+    made.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cpu", help="where to train (default: cpu)"
+    )
+    made.add_argument(
+        "--minutes", type=float, default=math.inf, help="stop after so long with a checkpoint, status 3"
+    )
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; 0 when the model is finished, 3 when its time was over, 2 when something is wrong, 130 when stopped."""
+    given = parser().parse_args(arguments)
+    workers = min(14, (os.cpu_count() or 1) - 1) if given.device == "cuda" else 0
+    try:
+        made = train(
+            given.out,
+            given.scale,
+            given.seed,
+            recipe=recipe_of(given.grid),
+            device=given.device,
+            workers=workers,
+            minutes=given.minutes,
+        )
+    except Paused as paused:
+        print(f"not finished: {paused}; run the same command again to go on")
+        return 3
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped: the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    print(f"done: {made}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,6 +1,8 @@
 """Training: a step runs, a resumed run is the straight one, packed questions are worth single prompts."""
 
 import json
+import math
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -10,7 +12,9 @@ import torch
 from lib.models import embedded
 from lib.models.embedded import END, IMAGE, PAD, START, USER, Sizes
 from lib.study import train_decoder, train_tower, training
+from lib.study.drawing import Paused, drawn
 from lib.study.questions import words
+from lib.study.recipe import Recipe
 from lib.study.scenes import Layout, generate
 
 SMALL = Layout(cells=2, objects=2, cards=1, badges=0)
@@ -78,7 +82,8 @@ def test_packed_loss_is_the_loss_of_single_prompts(model, vocab, alone):
     phase = train_decoder.Phase(steps=1, batch=2, rate=1.0, per_suite=1, counts=1, stories=1, alone=alone)
     scenes = generate(np.random.default_rng(3), 2)
     with torch.no_grad():
-        packed = train_decoder.decoder_loss(model, scenes, vocab, np.random.default_rng(5), phase)
+        lesson = train_decoder.lesson(scenes, vocab, np.random.default_rng(5), phase)
+        packed = train_decoder.decoder_loss(model, lesson, phase)
     rng = np.random.default_rng(5)
     corner = rng.integers(0, 1, (2, 2))  # where the picture lies: the only place that a whole one has
     ids, labels = train_decoder.pack(scenes, vocab, rng, phase, corner)
@@ -139,8 +144,10 @@ def test_blocks_do_not_see_each_other():
 def test_contrast_spares_twins(clip):
     torch.manual_seed(0)
     image, text = torch.randn(2, 3, 8)
-    different = train_tower.contrast(clip, image, text, ["a", "b", "c"])
-    twins = train_tower.contrast(clip, image, text, ["a", "a", "c"])
+    codes = [
+        torch.from_numpy(train_tower.caption_codes(texts)) for texts in (["a", "b", "c"], ["a", "a", "c"])
+    ]
+    different, twins = (train_tower.contrast(clip, image, text, code) for code in codes)
     assert twins < different
 
 
@@ -220,3 +227,107 @@ def test_train_refuses_other_runs_folder(tmp_path):
     training._claim(tmp_path, {"scale": 1.0, "seed": 0})
     with pytest.raises(ValueError, match=r"holds a run with .*asked for"):
         training._claim(tmp_path, {"scale": 0.5, "seed": 0})
+    training._claim(tmp_path, {"scale": 1.0, "seed": 0, "grid": 12})  # a folder from before there were grids
+    with pytest.raises(ValueError, match=r"'grid': 12.*asked for .*'grid': 24"):
+        training._claim(tmp_path, {"scale": 1.0, "seed": 0, "grid": 24})
+
+
+def small_recipe():
+    """A frame of nine cells, two steps of the tower and two of the decoder."""
+    frame = train_decoder.NINE
+    layouts = (0.5, SMALL), (0.5, frame)
+    tower = train_tower.Phase(steps=2, batch=8, rate=1e-3, layouts=layouts)
+    decoder = train_decoder.Phase(steps=2, batch=2, rate=1e-3, layouts=layouts, per_suite=1, counts=1)
+    sizes = Sizes(image=frame.pixels, vision_layers=2, text_layers=1, layers=2, width=64, intermediate=96)
+    return Recipe(sizes=sizes, frame=frame, tower=lambda scale: (tower,), decoder=lambda scale: (decoder,))
+
+
+def test_calls_cut_short_make_the_model_of_a_single_one(tmp_path):
+    make = partial(training.train, seed=4, probed=40, recipe=small_recipe())
+    straight = make(tmp_path / "straight")
+    for part in ("tower", "decoder"):
+        with pytest.raises(Paused, match=f"{part} at step 1 of 2"):
+            make(tmp_path / "cut", minutes=1e-9)
+    cut = make(tmp_path / "cut", minutes=1e-9)
+    names = sorted(path.relative_to(straight) for path in straight.rglob("*.safetensors"))
+    assert len(names) > 1
+    assert all((straight / name).read_bytes() == (cut / name).read_bytes() for name in names)
+    cards = [training.read_card(made) for made in (straight, cut)]
+    for card in cards:
+        assert (card["grid"], card["device"] != "", card["torch"]) == (9, True, torch.__version__)
+        assert card["minutes"] > 0
+        assert card["parameters"] > 100_000
+    curves = [
+        [
+            {k: v for k, v in line.items() if k != "seconds"}
+            for part in ("tower", "decoder")
+            for line in card[part]["curve"]
+        ]
+        for card in cards
+    ]
+    assert curves[0] == curves[1]
+    seconds = (
+        cards[1]["tower"]["curve"][-1]["seconds"],
+        training._seconds(tmp_path / "cut/checkpoints/tower.pt"),
+    )
+    assert 0 < seconds[0] == round(seconds[1], 1)
+    assert "9 x 9 visual tokens" in training.recipe_sentence(cards[1])
+    with pytest.raises(ValueError, match=r"'grid': 9.*asked for .*'grid': 12"):
+        training.train(tmp_path / "cut", seed=4)
+
+
+def test_the_command_says_how_far_it_is(tmp_path, capsys):
+    told = ["--out", str(tmp_path), "--scale", "0.001"]
+    assert training.main([*told, "--minutes", "1e-9"]) == 3
+    out = capsys.readouterr().out
+    assert out == "not finished: tower at step 1 of 4; run the same command again to go on\n"
+    wrong = [(["--grid", "24"], "holds a run with"), (["--grid", "16"], "grid must be one of 12, 24, got 16")]
+    wrong += [(["--minutes", "0"], "minutes must be above 0, got 0.0")]
+    if not torch.cuda.is_available():
+        wrong += [(["--device", "cuda"], "device 'cuda' was asked for, but torch")]
+    for arguments, error in wrong:
+        assert training.main([*told, *arguments]) == 2
+        assert error in capsys.readouterr().err
+
+
+def test_a_checkpoint_is_whole_or_the_one_before(tmp_path, monkeypatch):
+    file, layer = tmp_path / "tower.pt", torch.nn.Linear(2, 2)
+    recent = [torch.tensor([1.0, 2.0])]
+    train_tower.write_checkpoint(file, {"clip": layer}, (), train_tower.Kept(3, 7.0, recent))
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", lambda state, path: path.write_bytes(b"half") / 0)  # cut off
+        with pytest.raises(ZeroDivisionError):
+            train_tower.write_checkpoint(file, {"clip": layer}, (), train_tower.Kept(4, 8.0, []))
+    kept = train_tower.read_checkpoint(file, {"clip": torch.nn.Linear(2, 2)}, ())
+    assert (kept.step, kept.seconds, train_tower.means(kept.recent)) == (3, 7.0, [1.0, 2.0])
+    torch.save({"clip": layer.state_dict(), "optimizers": [], "step": 5}, file)  # an older version's
+    kept = train_tower.read_checkpoint(file, {"clip": layer}, ())
+    assert kept.step == 5
+    assert math.isnan(kept.seconds)
+    train_tower.log_line(tmp_path / "tower.jsonl", {"step": 5}, kept.seconds)
+    assert (tmp_path / "tower.jsonl").read_text() == '{"step": 5}\n'
+
+
+def squares(step):
+    return np.array([step, step**2])
+
+
+def test_workers_change_neither_batches_nor_their_order():
+    alone, helped = (list(drawn(squares, range(3, 8), workers)) for workers in (0, 2))
+    assert [batch.tolist() for batch in alone] == [[step, step**2] for step in range(3, 8)]
+    assert all(np.array_equal(left, right) for left, right in zip(alone, helped, strict=True))
+
+
+def test_a_step_of_the_decoder_waits_for_no_device(vocab):
+    """A meta tensor has no value, so whatever the host reads, or leaves behind on the host, is an error there."""
+    recipe = small_recipe()
+    with torch.device("meta"):
+        clip = embedded.clip_model(recipe.sizes, len(vocab))
+        model = embedded.llava_model(recipe.sizes, clip, len(vocab))
+    phase = recipe.decoder(1.0)[0]
+    batch = train_decoder.draw_step(0, (phase,), vocab, 0, recipe.frame)
+    loss = train_decoder.decoder_loss(model, batch, phase)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    train_tower.take_step(loss, parameters, train_tower.split_optimizers(model), 1e-3)
+    assert loss.device.type == "meta"
+    assert all(p.grad is not None for p in parameters)
