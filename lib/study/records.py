@@ -275,7 +275,7 @@ def read_folder(folder: Path | str, kind: str = "accuracy") -> pd.DataFrame:
         _check_shape(rows.column_names, len(rows), kind, name)
     try:  # all at once, which is cheap
         together = pa.concat_tables([rows for _, rows in tables], promote_options="permissive")
-        frame = _checked(together.combine_chunks().to_pandas(), kind, str(folder))
+        frame = _checked(together.to_pandas(), kind, str(folder))
     except ValueError:
         for name, rows in tables:  # one by one, to name the file whose rows are at fault, if it is one
             _checked(rows.to_pandas(), kind, name)
