@@ -56,9 +56,8 @@ def aggregate(answers: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     suites, names = pd.factorize(answers["suite"], sort=True)
     images = pd.factorize(answers["image_id"], sort=True)[0]
     correct = answers["correct"].to_numpy()
-    alike: dict[
-        tuple[bytes, bytes], dict[tuple, np.ndarray]
-    ] = {}  # by what was asked: places of each arm's rows
+    # Places of each arm's rows, by the suites and pictures that it was asked about.
+    alike: dict[tuple[bytes, bytes], dict[tuple, np.ndarray]] = {}
     for arm, places in answers.groupby(["model", "arm", "keep"], observed=True).indices.items():
         alike.setdefault((suites[places].tobytes(), images[places].tobytes()), {})[arm] = places
     rows = []
