@@ -21,13 +21,16 @@ study: env ## run every notebook live on a sample of the questions, then print t
 	$(SNAKE) --config sweep=data/sweeps/study.yml
 	@$(BIN)/python -m lib.study.readme --show data/runs/study
 
-test: env ## unit, property and repository tests, then every notebook against its committed outputs
+test: env ## unit, property and repository tests, every notebook against its committed outputs, then make smoke
 	$(BIN)/python -m pytest -n $(CORES) --dist worksteal tests
 	$(BIN)/python -m pytest -n $(CORES) --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout=900 \
 		--nbval-kernel-startup-timeout=180 --nbval-sanitize-with=nbval.cfg notebooks/
+	@$(MAKE) --no-print-directory smoke
 
 smoke: env ## run every notebook live on two pictures: does it still run from top to bottom?
-	$(SNAKE) --config sweep=data/sweeps/smoke.yml
+	$(BIN)/python -m lib.study.prepare data/sweeps/smoke.yml
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbval-lax -n 2 --dist loadfile --no-loadscope-reorder --nbval-current-env \
+		--nbval-cell-timeout=900 --nbval-kernel-startup-timeout=180 data/runs/smoke/notebooks
 
 live: env ## the same as study, on all questions (hours on a CPU); with MODEL=... the papers' benchmarks on that model
 ifdef MODEL

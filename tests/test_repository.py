@@ -87,6 +87,15 @@ def test_sweeps_fit_their_notebooks():
         assert read_runs(sweep, NOTEBOOKS)
 
 
+def test_every_notebook_is_tried_live():
+    assert {run.notebook for run in read_runs(SWEEPS / "smoke.yml", NOTEBOOKS)} == {
+        path.stem for path in BOOKS
+    }
+    (call,) = re.findall(r"pytest (?:.|\\\n)*?data/runs/smoke/notebooks", (ROOT / "Makefile").read_text())
+    assert "--nbval-lax " in call
+    assert "--no-loadscope-reorder" in call  # in the order of names: the verdicts read what others recorded
+
+
 def _texts(book):
     """Every text that a notebook's outputs hold."""
     for cell in book.cells:

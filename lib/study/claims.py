@@ -90,7 +90,21 @@ def checked_clauses(name: str, rule: str, kind: str, tier: str) -> list[Clause]:
 
 
 def evidence_of_tier(tier: str, accuracy: pd.DataFrame, measures: pd.DataFrame, seed: int = 0) -> Evidence:
-    """Keep the rows whose model belongs to a tier.
+    """Keep the rows whose model belongs to a tier; raise as `evidence_by_tier` does."""
+    return evidence_by_tier(per_question(accuracy), measures, seed)[tier]
+
+
+def evidence_by_tier(answers: pd.DataFrame, measures: pd.DataFrame, seed: int = 0) -> dict[str, Evidence]:
+    """Part rows by the tier that their model belongs to; every tier of `CARRIES` has its evidence, if none.
+
+    Parameters
+    ----------
+    answers
+        As `lib.study.tables.per_question` gives them.
+    measures
+        Rows as in `lib.study.records.MEASURE`.
+    seed
+        Of the bootstrap.
 
     Raises
     ------
@@ -98,20 +112,24 @@ def evidence_of_tier(tier: str, accuracy: pd.DataFrame, measures: pd.DataFrame, 
         When a record names a model of no tier: what it can show is not declared. When several models of the tier
         answered: their answers are no pairs.
     """
-    unknown = sorted((set(accuracy["model"]) | set(measures["model"])) - set(MODELS))
+    unknown = sorted({*answers["model"].unique(), *measures["model"].unique()} - set(MODELS))
     if unknown:
         raise ValueError(
             f"records name the model {unknown[0]!r}, which has no tier; known: {', '.join(MODELS)}"
         )
-    models = [model for model, carried in MODELS.items() if carried == tier]
-    several = sorted(set(accuracy["model"]) & set(models))
-    if len(several) > 1:
-        raise ValueError(f"records hold answers of {' and '.join(several)}; judge each model alone")
-    return Evidence(
-        accuracy=per_question(accuracy[accuracy["model"].isin(models)]),
-        measures=measures[measures["model"].isin(models)],
-        seed=seed,
-    )
+    models = {tier: [name for name, carried in MODELS.items() if carried == tier] for tier in CARRIES}
+    for mine in models.values():
+        several = sorted(set(answers["model"].unique()) & set(mine))
+        if len(several) > 1:
+            raise ValueError(f"records hold answers of {' and '.join(several)}; judge each model alone")
+    return {
+        tier: Evidence(
+            accuracy=answers[answers["model"].isin(mine)].reset_index(drop=True),
+            measures=measures[measures["model"].isin(mine)],
+            seed=seed,
+        )
+        for tier, mine in models.items()
+    }
 
 
 def judge(
@@ -163,6 +181,11 @@ def combine(findings: Sequence[Finding], verdicts: Sequence[str]) -> str:
 def judge_all(
     register: pd.DataFrame, accuracy: pd.DataFrame, measures: pd.DataFrame, seed: int = 0
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Judge every claim on some records: `judge_by_tier` of what they hold."""
+    return judge_by_tier(register, evidence_by_tier(per_question(accuracy), measures, seed))
+
+
+def judge_by_tier(register: pd.DataFrame, tiers: Mapping[str, Evidence]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Judge every claim; a family for Holm's correction is all clauses about one paper.
 
     Returns
@@ -172,7 +195,6 @@ def judge_all(
     clauses
         One row a clause: id, clause, n, estimate, low, high, p, verdict.
     """
-    tiers = {tier: evidence_of_tier(tier, accuracy, measures, seed) for tier in CARRIES}
     claims, rows = register.copy(), []
     for _, family in register.groupby("paper", sort=False):
         owners, findings = [], []

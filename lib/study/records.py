@@ -12,7 +12,7 @@ import dataclasses
 import json
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -151,16 +151,22 @@ def _git(*words: str) -> str:
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
-def _checked(frame: pd.DataFrame, kind: str, name: str) -> pd.DataFrame:
-    """Return the frame in schema order, or raise the ValueError that says what is wrong with it."""
+def _check_shape(found: Iterable[str], rows: int, kind: str, name: str) -> list[str]:
+    """Return the columns of a kind in schema order, or raise ValueError where others were found, or no rows."""
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
     columns = list(KINDS[kind])
-    missing, extra = sorted(set(columns) - set(frame.columns)), sorted(set(frame.columns) - set(columns))
+    missing, extra = sorted(set(columns) - set(found)), sorted(set(found) - set(columns))
     if missing or extra:
         raise ValueError(f"{name}: columns missing {missing}, not known {extra}")
-    if frame.empty:
+    if not rows:
         raise ValueError(f"{name}: no rows")
+    return columns
+
+
+def _checked(frame: pd.DataFrame, kind: str, name: str) -> pd.DataFrame:
+    """Return the frame in schema order, or raise the ValueError that says what is wrong with it."""
+    columns = _check_shape(frame.columns, len(frame), kind, name)
     empty = [column for column in columns if column not in _MAY_BE_EMPTY and frame[column].isna().any()]
     if empty:
         raise ValueError(f"{name}: empty values in {empty}")
@@ -207,12 +213,15 @@ def write(frame: pd.DataFrame, path: Path | str, facts: Mapping[str, object], ki
     return path
 
 
-def _metadata(path: Path) -> tuple[str, dict[str, object]]:
+def _opened(path: Path, wanted: str = "") -> tuple[str, dict[str, object], pa.Table | None]:
+    """Open a file once: its kind, its facts and, where it is of the kind wanted, its rows unchecked."""
     if not path.is_file():
         raise ValueError(f"{path.name}: no such record file in {path.parent}")
     try:
-        found = pq.read_schema(path).metadata or {}
-        kind, facts = found.get(_MARK, b"").decode(), json.loads(found.get(_PROVENANCE, b"null"))
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            found = file.metadata.metadata or {}
+            kind, facts = found.get(_MARK, b"").decode(), json.loads(found.get(_PROVENANCE, b"null"))
+            rows = file.read() if kind == wanted else None
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ValueError(
             f"{path.name}: not a readable parquet file ({str(error).splitlines()[0]})"
@@ -221,7 +230,7 @@ def _metadata(path: Path) -> tuple[str, dict[str, object]]:
         raise ValueError(
             f"{path.name}: a parquet file, but not a record of this study (no provenance inside)"
         )
-    return kind, facts
+    return kind, facts, rows
 
 
 def read(path: Path | str, kind: str = "accuracy") -> pd.DataFrame:
@@ -233,21 +242,15 @@ def read(path: Path | str, kind: str = "accuracy") -> pd.DataFrame:
         One, naming the file and why: absent, corrupt, foreign, another kind, rows that break the schema.
     """
     path = Path(path)
-    found, _ = _metadata(path)
-    if found != kind:
+    found, _, rows = _opened(path, kind)
+    if rows is None:
         raise ValueError(f"{path.name}: holds {found} rows, asked for {kind}")
-    try:
-        frame = pq.read_table(path, page_checksum_verification=True).to_pandas()
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(
-            f"{path.name}: not a readable parquet file ({str(error).splitlines()[0]})"
-        ) from error
-    return _checked(frame, kind, path.name)
+    return _checked(rows.to_pandas(), kind, path.name)
 
 
 def read_provenance(path: Path | str) -> dict[str, object]:
     """Return what a record file says about its making."""
-    return _metadata(Path(path))[1]
+    return _opened(Path(path))[1]
 
 
 def empty(kind: str = "accuracy") -> pd.DataFrame:
@@ -264,10 +267,17 @@ def read_folder(folder: Path | str, kind: str = "accuracy") -> pd.DataFrame:
         Sorted by key; empty, with the right columns, where the folder holds none. A row that two files both
         hold is an error: which of them counts would depend on file names.
     """
-    paths = sorted(Path(folder).rglob("*.parquet"))
-    frames = [read(path, kind) for path in paths if _metadata(path)[0] == kind]
-    if not frames:
+    found = [(path.name, _opened(path, kind)[2]) for path in sorted(Path(folder).rglob("*.parquet"))]
+    tables = [(name, rows) for name, rows in found if rows is not None]
+    if not tables:
         return empty(kind)
-    return _checked(pd.concat(frames, ignore_index=True), kind, str(folder)).sort_values(
-        _KEYS[kind], ignore_index=True
-    )
+    for name, rows in tables:
+        _check_shape(rows.column_names, len(rows), kind, name)
+    try:  # all at once, which is cheap
+        together = pa.concat_tables([rows for _, rows in tables], promote_options="permissive")
+        frame = _checked(together.to_pandas(), kind, str(folder))
+    except ValueError:
+        for name, rows in tables:  # one by one, to name the file whose rows are at fault, if it is one
+            _checked(rows.to_pandas(), kind, name)
+        raise
+    return frame.sort_values(_KEYS[kind], ignore_index=True)

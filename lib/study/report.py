@@ -17,11 +17,11 @@ from IPython.display import Markdown, display
 from lib.paths import Places
 from lib.study import records
 from lib.study.captions import CAPTIONS
-from lib.study.claims import VERDICTS, evidence_of_tier, judge_all, read_claims
+from lib.study.claims import VERDICTS, evidence_by_tier, judge_by_tier, read_claims
 from lib.study.looks import theme
 from lib.study.readme import NOT_RUN
 from lib.study.rules import Evidence
-from lib.study.tables import accuracy_table, retention, write_table
+from lib.study.tables import aggregate, per_question, retention, write_table
 
 WITHOUT_INTERVALS = ("31_ranks", "30_overlap")  # figures of ranks, and of means in cells
 SOURCES = ("recorded", "live")
@@ -103,30 +103,32 @@ def read_study(folder: Path | str, seed: int = 0) -> Study:
     accuracy, measures = records.read_folder(folder), records.read_folder(folder, "measure")
     if accuracy.empty:
         raise ValueError(f"{folder.name}: no accuracy records; run this notebook with source live first")
-    return _study(folder, accuracy, measures, judge_all(read_claims(), accuracy, measures, seed), seed)
+    return _study(folder, accuracy, measures, read_claims(), seed)
 
 
 def study_of(accuracy: pd.DataFrame, seed: int = 0) -> Study:
     """Make a study of some rows at hand, without a folder, measures or claims, for pages that judge none."""
-    none = read_claims().iloc[:0]
-    return _study(Path(), accuracy, records.empty("measure"), (none, none), seed)
+    return _study(Path(), accuracy, records.empty("measure"), read_claims().iloc[:0], seed)
 
 
 def _study(
     folder: Path,
     accuracy: pd.DataFrame,
     measures: pd.DataFrame,
-    judged: tuple[pd.DataFrame, pd.DataFrame],
+    register: pd.DataFrame,
     seed: int,
 ) -> Study:
+    answers = per_question(accuracy)
+    tiers = evidence_by_tier(answers, measures, seed)
+    claims, clauses = judge_by_tier(register, tiers)
     return Study(
         folder=folder,
         accuracy=accuracy,
         measures=measures,
-        table=accuracy_table(accuracy, seed),
-        claims=judged[0],
-        clauses=judged[1],
-        evidence=evidence_of_tier("trained-small", accuracy, measures, seed),
+        table=aggregate(answers, seed),
+        claims=claims,
+        clauses=clauses,
+        evidence=tiers["trained-small"],
         seed=seed,
     )
 

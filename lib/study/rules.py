@@ -18,7 +18,9 @@ of
     Nothing here can judge it.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -75,6 +77,16 @@ class Evidence:
     accuracy: pd.DataFrame
     measures: pd.DataFrame
     seed: int = 0
+
+    @cached_property
+    def arms(self) -> Mapping[str, np.ndarray]:
+        """Places of each arm's rows in `accuracy`."""
+        return self.accuracy.groupby("arm").indices
+
+    @cached_property
+    def measured(self) -> Mapping[str, np.ndarray]:
+        """Places of each quantity's rows in `measures`."""
+        return self.measures.groupby("measure").indices
 
 
 def parse(rule: str) -> list[Clause]:
@@ -156,7 +168,7 @@ def find(clause: Clause, evidence: Evidence) -> Finding:
         value = formula(clause.left)
         return Finding(clause, 1, value, value, value, None)
     if clause.kind == "identity":
-        values = evidence.measures.loc[evidence.measures["measure"] == clause.left, "value"]
+        values = evidence.measures["value"].iloc[evidence.measured.get(clause.left, [])]
         share = float((values == 1).mean()) if len(values) else np.nan
         return Finding(clause, len(values), share, share, share, None)
     if clause.kind == "untestable":
@@ -170,8 +182,8 @@ def find(clause: Clause, evidence: Evidence) -> Finding:
 def _side(name: str, clause: Clause, evidence: Evidence) -> pd.DataFrame:
     """Return question_id, image_id, suite and value of one side of a comparison."""
     if clause.kind == "mechanism":
-        return evidence.measures[evidence.measures["measure"] == name]
-    rows = evidence.accuracy[evidence.accuracy["arm"] == name]
+        return evidence.measures.iloc[evidence.measured.get(name, [])]
+    rows = evidence.accuracy.iloc[evidence.arms.get(name, [])]
     if name not in ANY_BUDGET:
         rows = rows[rows["keep"] == clause.budget]
     if clause.suites != (ALL,):

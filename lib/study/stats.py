@@ -86,27 +86,59 @@ def mean_interval(
     Interval
         The percentile interval of 10,000 resamples.
     """
-    values = _column("values", values)
-    weights = np.ones(len(values)) if weights is None else _column("weights", weights, len(values))
+    return mean_intervals([values], cluster, seed, threshold=threshold, weights=weights)[0]
+
+
+def mean_intervals(
+    rows: Sequence[Sequence[float]],
+    cluster: Sequence,
+    seed: int = 0,
+    *,
+    threshold: float = 0.0,
+    weights: Sequence[float] | None = None,
+) -> list[Interval]:
+    """Estimate several means over the same questions: `mean_interval` of each row, to the bit.
+
+    Parameters
+    ----------
+    rows
+        [m, n] numbers, one row a mean, one column a question.
+    cluster, seed, threshold, weights
+        As in `mean_interval`.
+
+    Returns
+    -------
+    list
+        An `Interval` a row.
+    """
+    rows = [_column("values", values) for values in rows]
+    count = len(rows[0])
+    weights = np.ones(count) if weights is None else _column("weights", weights, count)
     labels = np.asarray(cluster)
-    if labels.shape != values.shape:
-        raise ValueError(f"cluster must have shape {values.shape}, got {labels.shape}")
+    if labels.shape != (count,):
+        raise ValueError(f"cluster must have shape {(count,)}, got {labels.shape}")
     if (weights <= 0).any():
         raise ValueError(f"weights must be positive, got {weights.min()}")
     ids, place = np.unique(labels, return_inverse=True)
     if len(ids) < 2:
         raise ValueError(f"cluster must name two clusters or more, got {len(ids)}")
-    sums = np.bincount(place, weights=values * weights)
     sizes = np.bincount(place, weights=weights)
-    estimate = sums.sum() / sizes.sum()
-    # Centred sums keep float32 resampling exact enough: the resampled quantity is a deviation, not a level.
     counts = _resampled_counts(len(ids), seed)
-    deviation = counts @ (sums - estimate * sizes).astype(np.float32) / (counts @ sizes.astype(np.float32))
-    means = estimate + deviation.astype(np.float64)
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(
-        float(estimate), float(low), float(high), _p_value(means, threshold), len(values), len(ids)
-    )
+    drawn = counts @ sizes.astype(np.float32)
+    estimates, means = [], np.empty((len(rows), RESAMPLES))
+    for values, found in zip(rows, means, strict=True):
+        sums = np.bincount(place, weights=values * weights)
+        estimate = sums.sum() / sizes.sum()
+        # Centred sums keep float32 resampling exact enough: the resampled quantity is a deviation, not a level.
+        # One product a row: a product of matrices adds in an order of its own, and other roundings come out.
+        deviation = counts @ (sums - estimate * sizes).astype(np.float32) / drawn
+        found[:] = estimate + deviation.astype(np.float64)
+        estimates.append(float(estimate))
+    bounds = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=1)
+    return [
+        Interval(estimate, float(low), float(high), _p_value(found, threshold), count, len(ids))
+        for estimate, low, high, found in zip(estimates, *bounds, means, strict=True)
+    ]
 
 
 def _p_value(means: np.ndarray, threshold: float) -> float:

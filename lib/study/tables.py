@@ -5,10 +5,11 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from lib.study.files import whole
-from lib.study.stats import Interval, mean_interval
+from lib.study.stats import mean_intervals
 
 COLUMNS = ("model", "method", "keep", "suite", "n", "accuracy", "low", "high")
 ALL = "all"  # the mean over suites, each suite weighing the same
@@ -28,16 +29,6 @@ def suite_weights(suites: pd.Series) -> pd.Series:
     return 1.0 / suites.map(suites.value_counts())
 
 
-def _row(group: pd.DataFrame, weights: pd.Series | None, seed: int) -> Interval:
-    # to_numpy: the interval code is numpy only, and pandas string columns compare slowly there
-    return mean_interval(
-        group["correct"].to_numpy(),
-        group["image_id"].astype("category").cat.codes.to_numpy(),
-        seed,
-        weights=None if weights is None else weights.to_numpy(),
-    )
-
-
 def accuracy_table(records: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """Aggregate records to one row a model, arm, budget and suite.
 
@@ -54,15 +45,34 @@ def accuracy_table(records: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
         Columns `COLUMNS`; `method` holds the arm label; suite "all" is the mean over suites. Sorted; numbers
         rounded to four places, so that a diff reads well.
     """
+    return aggregate(per_question(records), seed)
+
+
+def aggregate(answers: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """Make `accuracy_table` of the rows that `per_question` gives.
+
+    Arms that were asked the same questions are resampled together.
+    """
+    suites, names = pd.factorize(answers["suite"], sort=True)
+    images = pd.factorize(answers["image_id"], sort=True)[0]
+    correct = answers["correct"].to_numpy()
+    # Places of each arm's rows, by the suites and pictures that it was asked about.
+    alike: dict[tuple[bytes, bytes], dict[tuple, np.ndarray]] = {}
+    for arm, places in answers.groupby(["model", "arm", "keep"], observed=True).indices.items():
+        alike.setdefault((suites[places].tobytes(), images[places].tobytes()), {})[arm] = places
     rows = []
-    for (model, arm, keep), arm_rows in per_question(records).groupby(
-        ["model", "arm", "keep"], observed=True
-    ):
-        parts = [(suite, part, None) for suite, part in arm_rows.groupby("suite", observed=True)]
-        parts.append((ALL, arm_rows, suite_weights(arm_rows["suite"])))
+    for arms in alike.values():
+        first = next(iter(arms.values()))
+        asked, image = suites[first], images[first]
+        values = np.stack([correct[places] for places in arms.values()])
+        parts = [(names[suite], asked == suite, None) for suite in np.unique(asked)]
+        parts.append((ALL, np.full(len(asked), True), suite_weights(pd.Series(asked)).to_numpy()))
         for suite, part, weights in parts:
-            found = _row(part, weights, seed)
-            rows.append((model, arm, keep, suite, found.n, found.estimate, found.low, found.high))
+            found = mean_intervals(values[:, part], image[part], seed, weights=weights)
+            rows += [
+                (*arm, suite, one.n, one.estimate, one.low, one.high)
+                for arm, one in zip(arms, found, strict=True)
+            ]
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     return table.sort_values(list(COLUMNS[:4]), ignore_index=True).round({"accuracy": 4, "low": 4, "high": 4})
 

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from helpers import accuracy_rows, measure_rows
 
@@ -108,4 +110,33 @@ def test_folder_reads_one_kind_and_refuses_rows_held_twice(tmp_path):
     assert len(records.read_folder(tmp_path, "measure")) == 1
     records.write(accuracy_rows("cls", 16, 0.5), tmp_path / "d.parquet", {})
     with pytest.raises(ValueError, match="the same row twice"):
+        records.read_folder(tmp_path)
+
+
+def _damaged(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 4] ^= 1
+    path.write_bytes(content)
+
+
+def _rewritten(change):
+    """Change a record's rows as no writer here would, under the mark of this study."""
+    return lambda path: pq.write_table(change(pq.read_table(path)), path)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (_corrupt, "bad.parquet: not a readable parquet file"),
+        (_damaged, "bad.parquet: not a readable parquet file"),
+        (_foreign, "bad.parquet: a parquet file, but not a record of this study"),
+        (_rewritten(lambda rows: rows.slice(0, 0)), "bad.parquet: no rows"),
+        (_rewritten(lambda rows: rows.drop_columns("kept_on_evidence")), "bad.parquet: columns missing"),
+        (_rewritten(lambda rows: pa.concat_tables([rows, rows])), "bad.parquet: the same row twice"),
+    ],
+)
+def test_a_folder_names_the_file_at_fault(tmp_path, spoil, said):
+    records.write(accuracy_rows("cls", 16, 0.5), tmp_path / "a.parquet", {})
+    spoil(records.write(accuracy_rows("desap", 16, 0.5), tmp_path / "bad.parquet", {}))
+    with pytest.raises(ValueError, match=said):
         records.read_folder(tmp_path)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib.study.stats import holm, mean_interval, paired_difference
+from lib.study.stats import holm, mean_interval, mean_intervals, paired_difference
 
 
 def test_interval_matches_the_normal_one_for_independent_values():
@@ -31,6 +31,14 @@ def test_same_seed_same_interval_and_order_does_not_matter():
     order = generator.permutation(90)
     assert paired_difference(a[order], b[order], image[order], seed=7) == pytest.approx(first)
     assert paired_difference(b, a, image, seed=7).estimate == pytest.approx(-first.estimate)
+
+
+def test_several_means_at_once_are_the_single_ones_to_the_bit():
+    generator = np.random.default_rng(4)
+    rows, image = generator.random((5, 90)), np.repeat(np.arange(30), 3)
+    for weights in (None, generator.random(90) + 0.1):
+        single = [mean_interval(values, image, seed=2, threshold=0.5, weights=weights) for values in rows]
+        assert mean_intervals(rows, image, seed=2, threshold=0.5, weights=weights) == single
 
 
 def test_bootstrap_equals_a_plain_loop():

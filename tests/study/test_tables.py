@@ -5,6 +5,7 @@ import pytest
 from helpers import accuracy_rows
 
 from lib.study import tables
+from lib.study.stats import mean_interval
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +35,14 @@ def test_columns_and_order(table):
     assert table.equals(table.sort_values(["model", "method", "keep", "suite"], ignore_index=True))
     assert (table["low"] <= table["accuracy"]).all()
     assert (table["accuracy"] <= table["high"]).all()
+
+
+def test_each_row_is_the_interval_of_its_own_questions(records, table):
+    for arm, suite in (("none", "read"), ("desap", "exists"), ("cls", "exists"), ("cls", "read")):
+        mine = records[(records["arm"] == arm) & (records["suite"] == suite)]
+        found = mean_interval(mine["correct"].to_numpy(), mine["image_id"].to_numpy().astype(str))
+        numbers = [_value(table, column, arm, suite) for column in ("n", "accuracy", "low", "high")]
+        assert numbers == [found.n, *(round(value, 4) for value in found[:3])]
 
 
 def test_seeds_are_averaged_not_counted(table):
