@@ -20,8 +20,9 @@ import pandas as pd
 import torch
 from PIL import Image
 from tqdm import tqdm
+from transformers import PreTrainedConfig
 
-from lib.models.embedded import PROMPT
+from lib.models.embedded import PROMPT, Sizes
 from lib.models.hub import Loaded, load
 from lib.models.prune import prune
 from lib.paths import MODELS
@@ -31,8 +32,9 @@ from lib.study import records
 from lib.study.files import cut_short
 from lib.study.metrics import exact_match
 from lib.study.questions import Question, benchmark, evidence_mask
+from lib.study.recipe import recipe_of
 from lib.study.replay import Replay
-from lib.study.scenes import SUITES, Layout, Scenes
+from lib.study.scenes import SUITES, Scenes
 from lib.study.training import read_card
 
 MODEL = MODELS / "scenes"
@@ -98,7 +100,7 @@ class Benchmark:
             raise ValueError(f"questions must lie in 0..{TEST_PICTURES} (0 takes all), got {questions!r}")
         self.loaded, self.size, self.bars, self.name = loaded, batch, bars, name
         self.pictures = questions or TEST_PICTURES
-        self.scenes, self.asked = test_set()
+        self.scenes, self.asked = split_at(grid_side(loaded.model.config))
         flat = [
             (row, question) for row, found in enumerate(self.asked[: self.pictures]) for question in found
         ]
@@ -194,10 +196,20 @@ def earlier_place(picture: int, place: int, suites: int) -> int:
     return (place + 1 + picture % (suites - 1)) % suites
 
 
-@lru_cache(maxsize=1)
 def test_set() -> tuple[Scenes, list[list[Question]]]:
     """The benchmark's test split: 300 pictures, one question of each suite a picture."""
-    return benchmark("test", TEST_PICTURES, TEST_SEED, Layout())
+    return split_at(Sizes().grid)
+
+
+@lru_cache(maxsize=2)
+def split_at(side: int) -> tuple[Scenes, list[list[Question]]]:
+    """The test split in pictures of `side` x `side` visual tokens; ValueError where there is no recipe for them."""
+    return benchmark("test", TEST_PICTURES, TEST_SEED, recipe_of(side).frame)
+
+
+def grid_side(config: PreTrainedConfig) -> int:
+    """Visual tokens a side of a LLaVA's pictures."""
+    return config.vision_config.image_size // config.vision_config.patch_size
 
 
 def decoder_layers(folder: Path = MODEL) -> int:
@@ -207,9 +219,11 @@ def decoder_layers(folder: Path = MODEL) -> int:
 
 
 def model_name(folder: Path = MODEL) -> str:
-    """What records call a model: "scenes", and "scenes-N" for one trained from another seed N."""
-    seed = read_card(folder)["tower"]["seed"]
-    return f"{MODEL.name}-{seed}" if seed else MODEL.name
+    """What records call a model: "scenes", "scenes-N" for one trained from another seed N, "scenes24" at another grid."""
+    card = read_card(folder)
+    seed, side = card["tower"]["seed"], Sizes(**card["sizes"]).grid
+    name = MODEL.name if side == Sizes().grid else f"{MODEL.name}{side}"
+    return f"{name}-{seed}" if seed else name
 
 
 def weights_digest(folder: Path = MODEL) -> str:

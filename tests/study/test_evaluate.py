@@ -17,21 +17,19 @@ from lib.study.scenes import SUITES
 TWO = 2
 
 
+def untrained(folder, sizes=Sizes(), seed=0):
+    """A model with random weights and a training record of `seed`."""
+    torch.manual_seed(0)
+    vocab = embedded.vocabulary(words())
+    clip = embedded.clip_model(sizes, len(vocab))
+    card = {"tower": {"seed": seed}, "decoder": {}}
+    embedded.save(folder, embedded.llava_model(sizes, clip, len(vocab)), clip, sizes, vocab, card)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    torch.manual_seed(0)
-    sizes, vocab = Sizes(), embedded.vocabulary(words())
-    clip = embedded.clip_model(sizes, len(vocab))
-    made = tmp_path_factory.mktemp("model")
-    embedded.save(
-        made,
-        embedded.llava_model(sizes, clip, len(vocab)),
-        clip,
-        sizes,
-        vocab,
-        {"tower": {"seed": 0}, "decoder": {}},
-    )
-    return made
+    return untrained(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +46,18 @@ def test_every_question_is_answered_once(asked, tmp_path):
     assert frame["kept_on_evidence"].between(0, 1).all()
     path = records.write(frame, tmp_path / "a.parquet", records.provenance())
     assert records.read(path)["arm"].unique().tolist() == ["desap"]
+
+
+def test_a_model_is_asked_about_pictures_of_its_own_grid(tmp_path):
+    made = untrained(tmp_path, Sizes(image=192, vision_layers=2, layers=2), seed=3)
+    assert evaluate.model_name(made) == "scenes24-3"
+    asked = Benchmark(hub.load(made), TWO, bars=False, name="scenes24-3")
+    assert asked.batches[0].evidence.shape[1] == 24 * 24
+    frame = asked.ask(Arm(method=make("fastv", keep=64, layer=1)))
+    assert (frame["keep"] == 64).all()
+    assert set(frame["model"]) == {"scenes24-3"}
+    with pytest.raises(ValueError, match="grid must be one of 12, 24, got 13"):
+        evaluate.split_at(13)
 
 
 def test_batches_do_not_change_answers(folder, asked):
