@@ -17,7 +17,7 @@ from lib.study.scenes import SUITES
 TWO = 2
 
 
-def untrained(folder, sizes=Sizes(), seed=0):
+def untrained(folder, sizes, seed=0):
     """A model with random weights and a training record of `seed`."""
     torch.manual_seed(0)
     vocab = embedded.vocabulary(words())
@@ -29,7 +29,7 @@ def untrained(folder, sizes=Sizes(), seed=0):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return untrained(tmp_path_factory.mktemp("model"))
+    return untrained(tmp_path_factory.mktemp("model"), Sizes())
 
 
 @pytest.fixture(scope="module")
