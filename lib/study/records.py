@@ -106,6 +106,7 @@ def method_of(arm: str) -> str:
 
 _PRODUCTS = (
     ":!data/records",
+    ":!data/seeds",
     ":!data/tables",
     ":!figures",
 )  # what runs write does not make the code another one

@@ -20,7 +20,7 @@ from lib.study.report import listing
 from lib.study.scenes import SUITES
 
 _LOOKS = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (PURPLE, "v"), (SKY, "P"))  # a training each, in order
-NUMBER_WORDS = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five"}
+_ALL_OF = {1: "the one training", 2: "both trainings"}
 
 
 def trainings(table: pd.DataFrame) -> list[str]:
@@ -31,8 +31,11 @@ def trainings(table: pd.DataFrame) -> list[str]:
 def answer(table: pd.DataFrame) -> str:
     """Say how many verdicts are the same in every training, and which are not."""
     same = table["all"] == "yes"
-    count = NUMBER_WORDS[len(trainings(table))]
-    told = f"Of {len(table)} claims that a trained model judges, {same.sum()} have the same verdict in all {count} trainings"
+    count = len(trainings(table))
+    every = _ALL_OF.get(count, f"all {count} trainings")
+    told = (
+        f"Of {len(table)} claims that a trained model judges, {same.sum()} have the same verdict in {every}"
+    )
     if (~same).any():
         told += f"; {listing(table.loc[~same, 'id'])} {'does' if (~same).sum() == 1 else 'do'} not"
     return f"**Answer.** {told}."

@@ -1,4 +1,4 @@
-"""Three trainings of the embedded model from three seeds: does a verdict, an effect or a property hold in all of them?
+"""Trainings of the embedded model from several seeds: does a verdict, an effect or a property hold in all of them?
 
 Seed 0 is the shipped model, whose records lie in `data/records`; the others' answers, measures and training records lie
 in `data/seeds/N`. Run ``python -m lib.study.seeds MODEL`` to record a further training; it goes on where it stopped.
