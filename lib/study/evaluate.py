@@ -279,6 +279,31 @@ def record_arms(arms: Iterable[Arm], folder: Path, questions: int = 0, model: Pa
         records.write(frame, path, facts)
 
 
+def write_measures(
+    frame: pd.DataFrame, path: Path, model: Path, since: float, config: dict[str, object], **facts: object
+) -> Path:
+    """Write `measure` rows of a model, named in every row, with what all such files say of their making.
+
+    Parameters
+    ----------
+    frame : rows as in `records.MEASURE`; their model may be missing.
+    since : reading of `time.time` before the measuring.
+    config, facts : what this file alone says.
+    """
+    name = model_name(model)
+    told = records.provenance(
+        config=config,
+        model=name,
+        weights=weights_digest(model),
+        device="cpu",
+        dtype="float32",
+        n=len(frame),
+        seconds=round(time.time() - since, 1),
+        **facts,
+    )
+    return records.write(frame.assign(model=name), path, told, kind="measure")
+
+
 def read_arms(arms: Iterable[Arm], folder: Path) -> pd.DataFrame:
     """Rows of these arms alone, whatever else the folder holds.
 

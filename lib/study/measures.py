@@ -30,10 +30,9 @@ from lib.study.evaluate import (
     Arm,
     evidence_sizes,
     localisation,
-    model_name,
     record_path,
     test_set,
-    weights_digest,
+    write_measures,
 )
 
 # The published size first and most often; other shapes to show that nothing hangs on it. Grid: trials, picks.
@@ -99,23 +98,12 @@ def localisations(folder: Path) -> pd.DataFrame:
 
 def record_mechanisms(folder: Path, questions: int = 0, model: Path = MODEL) -> Path:
     """Write the measures of claim D-16 for the pictures whose arms are already recorded in `folder`."""
-    started, name = time.time(), model_name(model)
-    pictures = questions or TEST_PICTURES
+    started, pictures = time.time(), questions or TEST_PICTURES
     images = test_set()[0].images[:pictures]
     ids = [f"test-{TEST_SEED}-{row:04d}" for row in range(len(images))]
-    cosines = layer_cosines(load(model).model, images, ids).assign(model=name)
-    frame = pd.concat([cosines, localisations(folder)])
-    facts = records.provenance(
-        config={"keep": TIGHT, "localised": LOCALISED},
-        model=name,
-        weights=weights_digest(model),
-        pictures=pictures,
-        device="cpu",
-        dtype="float32",
-        n=len(frame),
-        seconds=round(time.time() - started, 1),
-    )
-    return records.write(frame, folder / "measures" / "D-16_mechanisms.parquet", facts, kind="measure")
+    frame = pd.concat([layer_cosines(load(model).model, images, ids), localisations(folder)])
+    path, config = folder / "measures" / "D-16_mechanisms.parquet", {"keep": TIGHT, "localised": LOCALISED}
+    return write_measures(frame, path, model, started, config, pictures=pictures)
 
 
 def trial(rng: np.random.Generator, grid: tuple[int, int], width: int = 16) -> tuple[np.ndarray, np.ndarray]:

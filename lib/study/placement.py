@@ -24,7 +24,7 @@ from lib.pruning.precision import cosine
 from lib.study import records
 from lib.study.arms import RIVALS, TIGHT
 from lib.study.capture import Asked, sample, see
-from lib.study.evaluate import MODEL, TEST_PICTURES, TEST_SEED, test_set, weights_digest
+from lib.study.evaluate import MODEL, TEST_PICTURES, TEST_SEED, test_set, weights_digest, write_measures
 from lib.study.looks import LOOKS, look
 from lib.study.questions import evidence_mask
 from lib.study.report import Study
@@ -144,20 +144,17 @@ def record_placement(
         return path
     started = time.time()
     frame = measure(load(model), sample(questions), methods)
-    facts = records.provenance(
-        config=configuration,
-        model="scenes",
-        weights=digest,
+    return write_measures(
+        frame,
+        path,
+        model,
+        started,
+        configuration,
         pictures=pictures,
         seed=max(getattr(method, "seed", -1) for method in methods),
         test_seed=TEST_SEED,
-        device="cpu",
-        dtype="float32",
-        n=len(frame),
         started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
-        seconds=round(time.time() - started, 1),
     )
-    return records.write(frame, path, facts, kind="measure")
 
 
 def _check_record(path: Path, weights: str, pictures: int, configuration: Mapping[str, object]) -> None:

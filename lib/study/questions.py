@@ -32,10 +32,8 @@ from lib.study.scenes import (
 _COLORS, _BACKGROUNDS = tuple(COLORS), tuple(BACKGROUNDS)
 _OPENINGS = ("", "", "a photo of ", "there is ", "this is ", "look at ")
 _CARDS = ("a card with a {}", "the number {} on a card", "a {} on the card")
-NAMED = (
-    9  # items that a caption names at most, unless it names all: more overflow the text tower's 77 positions
-)
-
+# Items that a caption names at most, unless it names all: more overflow the text tower's 77 positions.
+NAMED = 9
 
 Place = Callable[[np.ndarray], str]  # names the quarter of the frame that holds a box
 

@@ -26,8 +26,8 @@ from lib.pruning.base import Needs
 from lib.pruning.cues import cls_saliency, last_query_saliency
 from lib.pruning.methods import Blind, DeSAP, FastV
 from lib.pruning.precision import cosine
-from lib.study import capture, records
-from lib.study.evaluate import MODEL, TEST_PICTURES, TEST_SEED, model_name, test_set, weights_digest
+from lib.study import capture
+from lib.study.evaluate import MODEL, TEST_PICTURES, TEST_SEED, test_set, write_measures
 from lib.study.looks import BLUE, GREY, ORANGE
 from lib.study.measures import layer_cosines
 from lib.study.mechanisms import distances
@@ -153,19 +153,9 @@ def objects(asked: Sequence[capture.Asked], grid: tuple[int, int]) -> Tensor:
 
 def record(folder: Path, questions: int = 0, model: Path = MODEL) -> Path:
     """Measure and write `measures/realism.parquet` below a folder of records."""
-    started, name = time.time(), model_name(model)
-    frame = measure(load(model), questions).assign(model=name)
-    facts = records.provenance(
-        config={"layer": LAYER},
-        model=name,
-        weights=weights_digest(model),
-        pictures=questions or TEST_PICTURES,
-        device="cpu",
-        dtype="float32",
-        n=len(frame),
-        seconds=round(time.time() - started, 1),
-    )
-    return records.write(frame, folder / "measures" / "realism.parquet", facts, kind="measure")
+    started, frame = time.time(), measure(load(model), questions)
+    path, pictures = folder / "measures" / "realism.parquet", questions or TEST_PICTURES
+    return write_measures(frame, path, model, started, {"layer": LAYER}, pictures=pictures)
 
 
 def residual_rows(cosines: pd.DataFrame) -> pd.DataFrame:

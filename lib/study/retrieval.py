@@ -14,8 +14,7 @@ from tqdm import tqdm
 from lib.models import embedded
 from lib.models.clip import encode_text
 from lib.models.hub import Loaded, load
-from lib.study import records
-from lib.study.evaluate import MODEL, TEST_SEED, model_name, weights_digest
+from lib.study.evaluate import MODEL, TEST_SEED, write_measures
 from lib.study.questions import caption
 from lib.study.scenes import generate
 
@@ -62,16 +61,7 @@ def measure(loaded: Loaded, batches: int = BATCHES, size: int = BATCH) -> pd.Dat
 
 def record(folder: Path, batches: int = BATCHES, model: Path = MODEL) -> Path:
     """Measure and write `measures/retrieval.parquet` below a folder of records."""
-    started, name = time.time(), model_name(model)
-    frame = measure(load(model), batches).assign(model=name)
-    facts = records.provenance(
-        config={"batch": BATCH, "batches": batches},
-        model=name,
-        weights=weights_digest(model),
-        test_seed=TEST_SEED,
-        device="cpu",
-        dtype="float32",
-        n=len(frame),
-        seconds=round(time.time() - started, 1),
-    )
-    return records.write(frame, folder / "measures" / "retrieval.parquet", facts, kind="measure")
+    started, frame = time.time(), measure(load(model), batches)
+    config = {"batch": BATCH, "batches": batches}
+    path = folder / "measures" / "retrieval.parquet"
+    return write_measures(frame, path, model, started, config, test_seed=TEST_SEED)

@@ -11,13 +11,17 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from lib.study import training
+from lib.models.embedded import Sizes
+from lib.study import retrieval, training
+from lib.study.arms import MANY_SEEDS, RANDOM_SEEDS, TIGHT
 from lib.study.claims import VERDICTS
+from lib.study.factorial import CUES
 from lib.study.looks import BLUE, FONT, GREEN, ORANGE, PURPLE, SKY, VERDICT_COLOURS, VERDICT_LETTERS
 from lib.study.plots import point_intervals
 from lib.study.readme import NOT_RUN
 from lib.study.report import listing
 from lib.study.scenes import SUITES
+from lib.study.train_decoder import VALIDATED
 
 _LOOKS = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (PURPLE, "v"), (SKY, "P"))  # a training each, in order
 _ALL_OF = {1: "the one training", 2: "both trainings"}
@@ -75,7 +79,8 @@ def verdict_caption(table: pd.DataFrame) -> str:
     """Describe the matrix of verdicts."""
     return (
         f"*A row for each of the {len(table)} claims that a trained model judges; first the register's verdict, then that of each training "
-        "on its own answers. Colour and letter both name the verdict; bold: not the same in all. In the table, the estimate of each "
+        f"on its own answers. Random tokens are drawn {len(RANDOM_SEEDS)} times at {TIGHT} tokens and once elsewhere (up to {MANY_SEEDS} "
+        "times for the register). Colour and letter both name the verdict; bold: not the same in all. In the table, the estimate of each "
         "claim's weakest clause stands in brackets.*"
     )
 
@@ -85,8 +90,8 @@ def effect_caption(table: pd.DataFrame) -> str:
     asked = int(table["n"].max())
     return (
         f"*Paired differences over {asked:,} questions, with 95 % intervals, bootstrap over pictures; the upright bar is the mean over the "
-        "trainings. An effect without a remark lies on the same side of zero in every training, with its whole interval. The last four "
-        "rows are shares of cues: what adding the cue brings on average.*"
+        "trainings. An effect without a remark lies on the same side of zero in every training, with its whole interval. The last "
+        f"{len(CUES)} rows are shares of cues: what adding the cue brings on average.*"
     )
 
 
@@ -115,7 +120,7 @@ def effect_dots(table: pd.DataFrame) -> Figure:
     ax.set_yticks(places, [f"{name}{told[mean.loc[name, 'holds']]}" for name in names])
     ax.set(
         ylim=(len(names) - 0.4, -0.6),
-        xlabel="difference in accuracy at 16 of 144 tokens (95 % interval over pictures)",
+        xlabel=f"difference in accuracy at {TIGHT} of {Sizes().grid ** 2} tokens (95 % interval over pictures)",
     )
     ax.legend(loc="lower right", frameon=False)
     sns.despine(ax=ax)
@@ -143,6 +148,23 @@ def learning(cards: Mapping[int, Mapping]) -> tuple[Figure, pd.DataFrame]:
         ax.set_ylabel("validation accuracy")
     axes[0, 0].legend(frameon=False)
     return figure, frame
+
+
+def learning_caption() -> str:
+    """Describe the figure of the curves."""
+    return (
+        f"*The decoder's accuracy on {VALIDATED} validation pictures while it learns, one line a training; dashed: what the gate asks for "
+        f"on the test split. No interval: a point is one measurement of {VALIDATED} questions.*"
+    )
+
+
+def gate_rule() -> str:
+    """Say what the gate asks for."""
+    asked = listing(f"{least:.2f} on {suite}" for suite, least in training.ACCURATE.items())
+    return (
+        f"The gate asks for {asked}, for blind answers {training.BLIND_GAP:.2f} below, and that the CLIP alone finds "
+        f"{retrieval.ASKED:.2f} of the captions and of the pictures among {retrieval.BATCH}, so that text similarity is a fair cue."
+    )
 
 
 def gate_page(table: pd.DataFrame) -> pd.DataFrame:

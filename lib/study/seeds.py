@@ -16,11 +16,12 @@ from pathlib import Path
 import pandas as pd
 
 from lib.models.files import locate
-from lib.paths import DATA, MODELS, RECORDS
+from lib.paths import DATA, RECORDS
 from lib.study import factorial, measures, realism, records, retrieval
 from lib.study.arms import RANDOM_SEEDS, TIGHT, adaptprune_arms, cue_arms, desap_arms, peer_arms, shared_arms
 from lib.study.claims import evidence_of_tier, judge_all, read_claims
-from lib.study.evaluate import Arm, read_arms, record_arms
+from lib.study.compare import INSIDE, SHUFFLED
+from lib.study.evaluate import MODEL, Arm, read_arms, record_arms
 from lib.study.rules import ANY_BUDGET, Clause, find, parse
 from lib.study.stats import mean_interval
 from lib.study.tables import ALL, accuracy_table
@@ -28,7 +29,6 @@ from lib.study.training import CARD, gate_table, read_card
 
 FOLDER = DATA / "seeds"
 TIER = "trained-small"  # the claims whose evidence is a trained model's
-INSIDE = "random/positions=original,layer=2"
 TASK = "desap/share=1.0"
 
 
@@ -41,7 +41,7 @@ class Effect:
     right: str
 
 
-# Chosen before the second and third model existed.
+# Chosen before a second model had been asked anything.
 EFFECTS = (
     Effect(name="unpruned - DeSAP", left="none", right="desap"),
     Effect(name="oracle - DeSAP", left="oracle", right="desap"),
@@ -49,9 +49,7 @@ EFFECTS = (
     Effect(name="[CLS] - random", left="cls", right="random"),
     Effect(name="DeSAP - [CLS]", left="desap", right="cls"),
     Effect(name="DivPrune - DeSAP", left="divprune", right="desap"),
-    Effect(
-        name="text cue alone: own question - another", left=TASK, right=f"{TASK}{records.TOLD['shuffled']}"
-    ),
+    Effect(name="text cue alone: own question - another", left=TASK, right=TASK + SHUFFLED),
     Effect(
         name="text cue alone: decoupled - vanilla",
         left=f"{TASK},aligned=False",
@@ -59,7 +57,7 @@ EFFECTS = (
     ),
     Effect(name="DeSAP: qq - kk attention", left="desap", right="desap/attention=kk"),
     Effect(name="DeSAP: original - renumbered positions", left="desap/positions=original", right="desap"),
-    Effect(name="FastV - random, both at layer 2", left="fastv", right=INSIDE),
+    Effect(name="FastV - random, both at layer 2", left="fastv", right="random" + INSIDE),
     Effect(name="AdaptPrune - FastV, both at layer 2", left="adaptprune", right="fastv"),
     Effect(name="AdaptPrune - FastV, both at layer 1", left="adaptprune/layer=1", right="fastv/layer=1"),
 )
@@ -78,7 +76,7 @@ def folder_of(seed: int) -> Path:
 
 def card_of(seed: int) -> dict:
     """Training record of a seed's model."""
-    return read_card(FOLDER / str(seed) if seed else MODELS / "scenes")
+    return read_card(FOLDER / str(seed) if seed else MODEL)
 
 
 def seed_arms() -> list[Arm]:
@@ -96,13 +94,12 @@ def seed_arms() -> list[Arm]:
     wanted |= {(arm, TIGHT) for effect in EFFECTS for arm in (effect.left, effect.right)}
     wanted |= {(arm.label, arm.method.keep) for arm in cue_arms() if arm.method.keep == TIGHT}
     every = [*shared_arms(), *desap_arms(), *adaptprune_arms(), *cue_arms(), *peer_arms(len(RANDOM_SEEDS))]
-    names = {arm for arm, _ in wanted}
-    chosen = [
+    return [
         arm
         for arm in dict.fromkeys(every)
-        if (arm.label, arm.method.keep) in wanted or (arm.label in ANY_BUDGET and arm.label in names)
+        if arm.label in ANY_BUDGET
+        or ((arm.label, arm.method.keep) in wanted and (arm.seed <= 0 or arm.method.keep == TIGHT))
     ]
-    return [arm for arm in chosen if arm.seed <= 0 or arm.method.keep == TIGHT]
 
 
 def record(model: Path, questions: int = 0) -> Path:
@@ -113,8 +110,7 @@ def record(model: Path, questions: int = 0) -> Path:
     ValueError
         When the model is of seed 0, whose records notebooks write, or unfinished.
     """
-    card = read_card(model)
-    seed = card["tower"]["seed"]
+    seed = read_card(model)["tower"]["seed"]
     if not seed:
         raise ValueError(f"{model.name}: seed 0 is the shipped model; its notebooks record it")
     folder = folder_of(seed)
@@ -177,10 +173,10 @@ def verdicts(found: Mapping[int, tuple[pd.DataFrame, pd.DataFrame]], seed: int =
         "seed N" and "estimate N" (of the weakest clause) a training, and "all": yes where all verdicts are the same.
     """
     register = read_claims()
-    register = register[register["tier"] == TIER].reset_index(drop=True)
-    table = register[["id", "claim"]].assign(committed=register["verdict"])
+    mine = register[register["tier"] == TIER].reset_index(drop=True)
+    table = mine[["id", "claim"]].assign(committed=mine["verdict"])
     for training, (accuracy, measured) in found.items():
-        judged = judge_all(read_claims(), accuracy, measured, seed)[0].set_index("id").loc[table["id"]]
+        judged = judge_all(register, accuracy, measured, seed)[0].set_index("id").loc[table["id"]]
         table[f"seed {training}"] = judged["verdict"].to_numpy()
         table[f"estimate {training}"] = judged["estimate"].to_numpy()
     same = table[[f"seed {training}" for training in found]].nunique(axis=1) == 1
@@ -212,7 +208,7 @@ def effects(found: Mapping[int, tuple[pd.DataFrame, pd.DataFrame]], seed: int = 
     """
     parts = [_estimates(rows, seed).assign(training=str(name)) for name, (rows, _) in found.items()]
     alone = pd.concat(parts, ignore_index=True)
-    pooled = pd.concat([rows for rows, _ in found.values()], ignore_index=True).assign(model="scenes")
+    pooled = pd.concat([rows for rows, _ in found.values()], ignore_index=True).assign(model=MODEL.name)
     table = pd.concat([alone, _estimates(pooled, seed).assign(training="mean")], ignore_index=True)
     said = {name: _holds(mine) for name, mine in alone.groupby("effect")}
     columns = ["effect", "training", *NUMBERS]

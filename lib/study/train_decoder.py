@@ -40,6 +40,7 @@ from lib.study.train_tower import (
 BLOCK = 10  # longest question, answer and end token
 STORY = 20  # a caption block
 CAPTION_PROMPT = "what is there ?"
+VALIDATED = 100  # validation pictures, one question of each suite a picture
 HALF, NINE = Layout(cells=2, objects=3, cards=1, badges=0), Layout(cells=3, objects=5, cards=1, badges=1)
 
 
@@ -253,7 +254,7 @@ def train_decoder(
     optimizers = split_optimizers(model)
     total = sum(phase.steps for phase in phases)
     kept = read_checkpoint(folder / "decoder.pt", {"model": model}, optimizers)
-    validation = benchmark("validation", 100, seed=0, layout=frame) if kept.step < total else ()
+    validation = benchmark("validation", VALIDATED, seed=0, layout=frame) if kept.step < total else ()
     draw = partial(draw_step, phases=phases, vocab=vocab, seed=seed, frame=frame)
     batches, started = drawn(draw, range(kept.step, total), workers), time.time()
     recent = [losses.to(device) for losses in kept.recent]

@@ -10,7 +10,7 @@ from lib.models.clip import ClipPair
 from lib.study import capture, records, retrieval
 
 
-def test_hits_are_counted_both_ways_and_repeat(tmp_path):
+def test_hits_are_counted_both_ways_and_repeat():
     loaded = capture.quiet_model()
     image, text = retrieval.hits(loaded, 0, size=12)
     assert image.shape == text.shape == (12,)
