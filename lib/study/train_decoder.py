@@ -7,7 +7,7 @@ and itself alone and counts its positions as if it stood alone, so training equa
 from __future__ import annotations
 
 import math
-import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -16,26 +16,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import nn
-from tqdm.auto import tqdm
 
 from lib.models import embedded
 from lib.models.embedded import ASSISTANT, END, PAD, START, USER, Sizes
-from lib.study.drawing import Paused, drawn, onto
+from lib.study.drawing import onto
+from lib.study.fitting import Half, fit, phase_at
 from lib.study.questions import SUITES, benchmark, caption, questions
 from lib.study.scenes import Layout, Scenes, generate
-from lib.study.train_tower import (
-    Kept,
-    cosine_fall,
-    log_line,
-    means,
-    phase_at,
-    read_checkpoint,
-    split_optimizers,
-    take_step,
-    tower_states,
-    write_checkpoint,
-    write_plan,
-)
+from lib.study.train_tower import tower_states
 
 BLOCK = 10  # longest question, answer and end token
 STORY = 20  # a caption block
@@ -50,7 +38,7 @@ class Phase:
 
     steps: int
     batch: int  # whole pictures; smaller ones come in larger batches of about as many tokens
-    rate: float  # peak learning rate of AdamW; Muon's is MUON times as high
+    rate: float  # peak learning rate of AdamW; Muon's is `fitting.MUON` times as high
     layouts: tuple[tuple[float, Layout], ...] = ((1.0, Layout()),)
     per_suite: int = 4
     counts: int = 4  # questions that count, the slowest to be learned
@@ -182,7 +170,7 @@ def hidden_states(model, features: torch.Tensor, ids: torch.Tensor, phase: Phase
 
 
 def decoder_loss(model, batch: Lesson, phase: Phase) -> torch.Tensor:
-    """Cross-entropy of answers and captions for one batch of pictures."""
+    """Cross-entropy of answers and captions for one batch of pictures; again without gradient `[1]`."""
     device = model.lm_head.weight.device
     images, corner, ids, row, column, label = (onto(array, device) for array in batch)
     with torch.no_grad():
@@ -191,7 +179,8 @@ def decoder_loss(model, batch: Lesson, phase: Phase) -> torch.Tensor:
     hidden = hidden_states(model, features, ids, phase)
     told = hidden[:, features.shape[1] + 2 - 1 : -1]  # the state before each block token
     # The state before a block's first token belongs to another block, but a first token is never a label.
-    return nn.functional.cross_entropy(model.lm_head(told[row, column]), label)
+    loss = nn.functional.cross_entropy(model.lm_head(told[row, column]), label)
+    return loss, loss.detach()[None]
 
 
 @torch.no_grad()
@@ -228,7 +217,7 @@ def train_decoder(
     clip,
     vocab: dict[str, int],
     sizes: Sizes,
-    phases=None,
+    phases: Sequence[Phase],
     seed: int = 0,
     every: int = 50,
     *,
@@ -237,49 +226,28 @@ def train_decoder(
     workers: int = 0,
     until: float = math.inf,
 ):
-    """Train and return the model; resumes from `folder/decoder.pt`, appends its curve to `decoder.jsonl`.
-
-    `frame`, `device`, `workers` and `until` are those of `train_tower.train_tower`.
-
-    Raises
-    ------
-    Paused
-        When `until` came first; the checkpoint is saved.
-    """
-    phases = phases or curriculum()
-    folder.mkdir(parents=True, exist_ok=True)
+    """Train and return the model; `frame` is the layout of whole pictures, the rest as in `lib.study.fitting.fit`."""
     torch.manual_seed(seed)
     model = embedded.llava_model(sizes, clip, len(vocab)).to(device)
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizers = split_optimizers(model)
-    total = sum(phase.steps for phase in phases)
-    kept = read_checkpoint(folder / "decoder.pt", {"model": model}, optimizers)
-    validation = benchmark("validation", VALIDATED, seed=0, layout=frame) if kept.step < total else ()
-    draw = partial(draw_step, phases=phases, vocab=vocab, seed=seed, frame=frame)
-    batches, started = drawn(draw, range(kept.step, total), workers), time.time()
-    recent = [losses.to(device) for losses in kept.recent]
-    with tqdm(total=total, initial=kept.step, desc="decoder", mininterval=5) as bar:
-        for step, batch in enumerate(batches, kept.step + 1):
-            phase, inside = phase_at(phases, step - 1)
-            warm, fall = min(1.0, (inside + 1) / 100), cosine_fall(inside / phase.steps)
-            rate = phase.rate * warm * (0.05 + 0.95 * fall)
-            loss = decoder_loss(model, batch, phase)
-            take_step(loss, parameters, optimizers, rate)
-            bar.update()
-            recent.append(loss.detach()[None])  # read where a line is logged: reading waits for a GPU
-            late, seconds = time.monotonic() >= until, kept.seconds + time.time() - started
-            deep = step % (4 * every) == 0 or step == total
-            if step % every == 0 or step == total:
-                line = {"step": step, "loss": round(means(recent)[0], 4), "rate": rate}
-                right = accuracy(model, *validation, vocab) if deep else {}
-                line |= {f"validation {suite}": round(share, 3) for suite, share in right.items()}
-                bar.set_postfix(loss=line["loss"])
-                log_line(folder / "decoder.jsonl", line, seconds)
-                recent = []
-            if deep or late:
-                here = Kept(step, seconds, recent)
-                write_checkpoint(folder / "decoder.pt", {"model": model}, optimizers, here)
-            if late and step < total:
-                raise Paused("decoder", step, total)
-    write_plan(folder / "decoder.json", seed, phases)
+    validation = benchmark("validation", VALIDATED, seed=0, layout=frame)
+
+    def check() -> dict[str, float]:
+        right = accuracy(model, *validation, vocab)
+        return {f"validation {suite}": round(share, 3) for suite, share in right.items()}
+
+    half = Half(
+        name="decoder",
+        modules={"model": model},
+        phases=phases,
+        seed=seed,
+        draw=partial(draw_step, vocab=vocab, seed=seed, frame=frame),
+        loss=partial(decoder_loss, model),
+        parts=("loss",),
+        warm=100,
+        floor=0.05,
+        every=every,
+        points=4,
+        check=check,
+    )
+    fit(folder, half, workers=workers, until=until)
     return model.eval()

@@ -6,10 +6,9 @@ features the language model gets; it is thrown away afterwards.
 
 from __future__ import annotations
 
-import json
 import math
-import time
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -17,17 +16,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import nn
-from tqdm.auto import tqdm
 
 from lib.models import embedded
 from lib.models.embedded import END, PAD, START, Sizes
-from lib.study.drawing import Paused, drawn, onto
-from lib.study.files import whole
-from lib.study.muon import Muon
+from lib.study.drawing import onto
+from lib.study.fitting import Half, fit, phase_at
 from lib.study.questions import caption
 from lib.study.scenes import BADGE, CARD, OBJECT, PATCH, Layout, generate
-
-MUON = 4.0  # learning rate of the matrices over that of the rest; 2 was slower over the first hundred steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +31,7 @@ class Phase:
 
     steps: int
     batch: int  # a layout's share of 1 is this many pictures
-    rate: float  # peak learning rate of AdamW; Muon's is MUON times as high
+    rate: float  # peak learning rate of AdamW; Muon's is `fitting.MUON` times as high
     layouts: tuple[tuple[float, Layout], ...]
     grey: float = 0.4  # share of the batches in greyscale with the colour words dropped
     seen: float = 0.25  # share of the patches that the word head sees, so that each has to know its object
@@ -191,7 +186,7 @@ def draw_step(step: int, phases, vocab: dict[str, int], seed: int, frame: Layout
 
 
 def tower_loss(clip, head, batch: tuple[bool, list[Group]], phase: Phase):
-    """One batch: total loss and its two parts without gradient, means over the groups of pictures."""
+    """One batch: total loss, and contrast and words without gradient `[2]`, means over the groups of pictures."""
     colored, groups = batch
     device = clip.logit_scale.device
     matched, told = torch.zeros((), device=device), torch.zeros((), device=device)
@@ -207,22 +202,14 @@ def tower_loss(clip, head, batch: tuple[bool, list[Group]], phase: Phase):
         features = states[-2][:, 1:]
         features = features.gather(1, seen[..., None].expand(-1, -1, features.shape[2]))
         told = told + head(full, features) / len(groups)
-    return matched + phase.word_weight * told, matched.detach(), told.detach()
-
-
-def split_optimizers(*modules: nn.Module) -> tuple[Muon, torch.optim.AdamW]:
-    """Muon for the matrices inside layers, AdamW for embeddings, heads, gains and biases."""
-    named = [pair for module in modules for pair in module.named_parameters() if pair[1].requires_grad]
-    inside = [p for name, p in named if p.ndim == 2 and ".layers." in name]
-    rest = [p for name, p in named if not (p.ndim == 2 and ".layers." in name)]
-    return Muon(inside), torch.optim.AdamW(rest, betas=(0.9, 0.98), weight_decay=0.0)
+    return matched + phase.word_weight * told, torch.stack([matched.detach(), told.detach()])
 
 
 def train_tower(
     folder: Path,
     vocab: dict[str, int],
     sizes: Sizes,
-    phases=None,
+    phases: Sequence[Phase],
     seed: int = 0,
     every: int = 100,
     *,
@@ -231,132 +218,26 @@ def train_tower(
     workers: int = 0,
     until: float = math.inf,
 ):
-    """Train and return the CLIP; a checkpoint in `folder` is resumed, the curve is appended to `tower.jsonl`.
-
-    Parameters
-    ----------
-    frame : layout of whole pictures.
-    device : where to compute.
-    workers : processes that draw pictures ahead.
-    until : reading of `time.monotonic` after which no further step is begun; each call does at least one.
-
-    Raises
-    ------
-    Paused
-        When `until` came first; the checkpoint is saved.
-    """
-    phases = phases or curriculum()
-    folder.mkdir(parents=True, exist_ok=True)
+    """Train and return the CLIP; `frame` is the layout of whole pictures, the rest as in `lib.study.fitting.fit`."""
     torch.manual_seed(seed)
     clip, head = embedded.clip_model(sizes, len(vocab)), WordHead(len(vocab), sizes.vision_width)
     embedded.start_local(clip.vision_model)
     clip, head = clip.to(device), head.to(device)
-    parameters = [*clip.parameters(), *head.parameters()]
-    optimizers = split_optimizers(clip, head)
-    total = sum(phase.steps for phase in phases)
-    kept = read_checkpoint(folder / "tower.pt", {"clip": clip, "head": head}, optimizers)
-    draw = partial(draw_step, phases=phases, vocab=vocab, seed=seed, frame=frame)
-    batches, started = drawn(draw, range(kept.step, total), workers), time.time()
-    recent = [losses.to(device) for losses in kept.recent]
-    with tqdm(total=total, initial=kept.step, desc="tower", mininterval=5) as bar:
-        for step, batch in enumerate(batches, kept.step + 1):
-            phase, inside = phase_at(phases, step - 1)
-            warm, fall = min(1.0, (inside + 1) / 50), cosine_fall(inside / phase.steps)
-            rate = phase.rate * warm * (0.1 + 0.9 * fall)
-            loss, *parts = tower_loss(clip, head, batch, phase)
-            take_step(loss, parameters, optimizers, rate)
-            bar.update()
-            recent.append(torch.stack(parts))  # read where a line is logged: reading waits for a GPU
-            late, seconds = time.monotonic() >= until, kept.seconds + time.time() - started
-            if step % every == 0 or step == total:
-                mean = means(recent)
-                line = {"step": step, "contrast": round(mean[0], 4), "words": round(mean[1], 4)}
-                bar.set_postfix(contrast=line["contrast"], words=line["words"])
-                log_line(folder / "tower.jsonl", line | {"rate": rate}, seconds)
-                recent = []
-            if step % (5 * every) == 0 or step == total or late:
-                here = Kept(step, seconds, recent)
-                write_checkpoint(folder / "tower.pt", {"clip": clip, "head": head}, optimizers, here)
-            if late and step < total:
-                raise Paused("tower", step, total)
-    write_plan(folder / "tower.json", seed, phases)
+    half = Half(
+        name="tower",
+        modules={"clip": clip, "head": head},
+        phases=phases,
+        seed=seed,
+        draw=partial(draw_step, vocab=vocab, seed=seed, frame=frame),
+        loss=partial(tower_loss, clip, head),
+        parts=("contrast", "words"),
+        warm=50,
+        floor=0.1,
+        every=every,
+        points=5,
+    )
+    fit(folder, half, workers=workers, until=until)
     return clip.eval()
-
-
-@dataclass(frozen=True)
-class Kept:
-    """What a checkpoint holds beside weights and optimizers."""
-
-    step: int = 0  # steps done
-    seconds: float = 0.0  # of training up to here, over all calls; NaN where a part was not kept
-    recent: list[torch.Tensor] = field(default_factory=list)  # losses since the last line of the curve
-
-
-def read_checkpoint(file: Path, modules: dict[str, nn.Module], optimizers) -> Kept:
-    """Load modules and optimizers in place from a checkpoint; a fresh `Kept` where there is none."""
-    if not file.exists():
-        return Kept()
-    state = torch.load(file, weights_only=True, map_location="cpu")
-    for name, module in modules.items():
-        module.load_state_dict(state[name])
-    for optimizer, kept in zip(optimizers, state["optimizers"], strict=True):
-        optimizer.load_state_dict(kept)
-    # Checkpoints of older versions hold neither seconds nor recent losses.
-    return Kept(state["step"], state.get("seconds", math.nan), list(state.get("recent", ())))
-
-
-def log_line(file: Path, line: dict, seconds: float) -> None:
-    """Append a point of a curve, with the seconds so far where they are known."""
-    line = line | ({} if math.isnan(seconds) else {"seconds": round(seconds, 1)})
-    with file.open("a") as log:
-        log.write(json.dumps(line) + "\n")
-
-
-def write_checkpoint(file: Path, modules: dict[str, nn.Module], optimizers, kept: Kept) -> None:
-    """Write a checkpoint, whole or not at all."""
-    state = {name: module.state_dict() for name, module in modules.items()}
-    state |= {"optimizers": [optimizer.state_dict() for optimizer in optimizers]}
-    state |= {"step": kept.step, "seconds": kept.seconds}
-    state |= {"recent": torch.stack(kept.recent)} if kept.recent else {}
-    with whole(file) as part:
-        torch.save(state, part)
-
-
-def write_plan(file: Path, seed: int, phases) -> None:
-    """Write seed and phases of a finished half."""
-    with whole(file) as part:
-        part.write_text(json.dumps({"seed": seed, "phases": [asdict(phase) for phase in phases]}, indent=1))
-
-
-def take_step(loss: torch.Tensor, parameters: list[nn.Parameter], optimizers, rate: float) -> None:
-    """One step of Muon and AdamW, in this order, at AdamW's learning rate `rate`; the gradient's norm is cut at 1."""
-    for optimizer, times in zip(optimizers, (MUON, 1.0), strict=True):
-        for group in optimizer.param_groups:
-            group["lr"] = times * rate
-        optimizer.zero_grad()
-    loss.backward()
-    nn.utils.clip_grad_norm_(parameters, 1.0)
-    for optimizer in optimizers:
-        optimizer.step()
-
-
-def means(recent: list[torch.Tensor]) -> list[float]:
-    """Means of losses `[k]` over the steps, in double precision; waits for the device."""
-    return torch.stack(recent).double().mean(0).tolist()
-
-
-def phase_at(phases, step: int):
-    """The phase in which a step lies, and the step's number inside it."""
-    for phase in phases:
-        if step < phase.steps:
-            return phase, step
-        step -= phase.steps
-    raise ValueError(f"step {step} lies behind the last phase")
-
-
-def cosine_fall(share: float) -> float:
-    """Half a cosine from 1 to 0 as `share` goes from 0 to 1."""
-    return 0.5 * (1 + math.cos(math.pi * share))
 
 
 @torch.no_grad()

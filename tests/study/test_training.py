@@ -11,7 +11,7 @@ import torch
 
 from lib.models import embedded
 from lib.models.embedded import END, IMAGE, PAD, START, USER, Sizes
-from lib.study import train_decoder, train_tower, training
+from lib.study import fitting, train_decoder, train_tower, training
 from lib.study.drawing import Paused, drawn
 from lib.study.questions import words
 from lib.study.recipe import Recipe
@@ -83,7 +83,7 @@ def test_packed_loss_is_the_loss_of_single_prompts(model, vocab, alone):
     scenes = generate(np.random.default_rng(3), 2)
     with torch.no_grad():
         lesson = train_decoder.lesson(scenes, vocab, np.random.default_rng(5), phase)
-        packed = train_decoder.decoder_loss(model, lesson, phase)
+        packed, _ = train_decoder.decoder_loss(model, lesson, phase)
     rng = np.random.default_rng(5)
     corner = rng.integers(0, 1, (2, 2))  # where the picture lies: the only place that a whole one has
     ids, labels = train_decoder.pack(scenes, vocab, rng, phase, corner)
@@ -293,18 +293,18 @@ def test_the_command_says_how_far_it_is(tmp_path, capsys):
 def test_a_checkpoint_is_whole_or_the_one_before(tmp_path, monkeypatch):
     file, layer = tmp_path / "tower.pt", torch.nn.Linear(2, 2)
     recent = [torch.tensor([1.0, 2.0])]
-    train_tower.write_checkpoint(file, {"clip": layer}, (), train_tower.Kept(3, 7.0, recent))
+    fitting.write_checkpoint(file, {"clip": layer}, (), fitting.Kept(3, 7.0, recent))
     with monkeypatch.context() as patch:
         patch.setattr(torch, "save", lambda state, path: path.write_bytes(b"half") / 0)  # cut off
         with pytest.raises(ZeroDivisionError):
-            train_tower.write_checkpoint(file, {"clip": layer}, (), train_tower.Kept(4, 8.0, []))
-    kept = train_tower.read_checkpoint(file, {"clip": torch.nn.Linear(2, 2)}, ())
-    assert (kept.step, kept.seconds, train_tower.means(kept.recent)) == (3, 7.0, [1.0, 2.0])
+            fitting.write_checkpoint(file, {"clip": layer}, (), fitting.Kept(4, 8.0, []))
+    kept = fitting.read_checkpoint(file, {"clip": torch.nn.Linear(2, 2)}, ())
+    assert (kept.step, kept.seconds, fitting.means(kept.recent)) == (3, 7.0, [1.0, 2.0])
     torch.save({"clip": layer.state_dict(), "optimizers": [], "step": 5}, file)  # an older version's
-    kept = train_tower.read_checkpoint(file, {"clip": layer}, ())
+    kept = fitting.read_checkpoint(file, {"clip": layer}, ())
     assert kept.step == 5
     assert math.isnan(kept.seconds)
-    train_tower.log_line(tmp_path / "tower.jsonl", {"step": 5}, kept.seconds)
+    fitting.log_line(tmp_path / "tower.jsonl", {"step": 5}, kept.seconds)
     assert (tmp_path / "tower.jsonl").read_text() == '{"step": 5}\n'
 
 
@@ -326,8 +326,8 @@ def test_a_step_of_the_decoder_waits_for_no_device(vocab):
         model = embedded.llava_model(recipe.sizes, clip, len(vocab))
     phase = recipe.decoder(1.0)[0]
     batch = train_decoder.draw_step(0, (phase,), vocab, 0, recipe.frame)
-    loss = train_decoder.decoder_loss(model, batch, phase)
+    loss, _ = train_decoder.decoder_loss(model, batch, phase)
     parameters = [p for p in model.parameters() if p.requires_grad]
-    train_tower.take_step(loss, parameters, train_tower.split_optimizers(model), 1e-3)
+    fitting.take_step(loss, parameters, fitting.split_optimizers(model), 1e-3)
     assert loss.device.type == "meta"
     assert all(p.grad is not None for p in parameters)
