@@ -169,7 +169,7 @@ def hidden_states(model, features: torch.Tensor, ids: torch.Tensor, phase: Phase
     ).last_hidden_state
 
 
-def decoder_loss(model, batch: Lesson, phase: Phase) -> torch.Tensor:
+def decoder_loss(model, batch: Lesson, phase: Phase) -> tuple[torch.Tensor, torch.Tensor]:
     """Cross-entropy of answers and captions for one batch of pictures; again without gradient `[1]`."""
     device = model.lm_head.weight.device
     images, corner, ids, row, column, label = (onto(array, device) for array in batch)

@@ -185,7 +185,9 @@ def draw_step(step: int, phases, vocab: dict[str, int], seed: int, frame: Layout
     return draw_batch(np.random.default_rng([seed, step]), phase_at(phases, step)[0], vocab, frame)
 
 
-def tower_loss(clip, head, batch: tuple[bool, list[Group]], phase: Phase):
+def tower_loss(
+    clip, head, batch: tuple[bool, list[Group]], phase: Phase
+) -> tuple[torch.Tensor, torch.Tensor]:
     """One batch: total loss, and contrast and words without gradient `[2]`, means over the groups of pictures."""
     colored, groups = batch
     device = clip.logit_scale.device
