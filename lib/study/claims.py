@@ -19,6 +19,7 @@ WRITTEN = ("id", "paper", "claim", "published", "kind", "tier", "rule")  # by ha
 FILLED = ("n", "estimate", "low", "high", "verdict")  # by code, after it
 COLUMNS = (*WRITTEN, *FILLED, "notebook")
 VERDICTS = ("supported", "partly supported", "not supported", "inconclusive", "not testable here")
+NOT_RUN = "not run yet"  # shown where a claim has no verdict
 # What each tier of evidence can judge; a level needs the paper's own model and benchmark.
 CARRIES: Mapping[str, frozenset[str]] = MappingProxyType(
     {

@@ -1,4 +1,4 @@
-"""Write the verdict table: into README.md between its markers, or to the terminal at the end of a run."""
+"""Write answers and verdicts into README.md between its markers, or the verdicts to the terminal at the end of a run."""
 
 import argparse
 import sys
@@ -9,16 +9,16 @@ from pathlib import Path
 import pandas as pd
 
 from lib.paths import CLAIMS, README, ROOT, TABLES
-from lib.study.claims import VERDICTS, read_claims
+from lib.study.answers import answers
+from lib.study.claims import NOT_RUN, VERDICTS, read_claims
 from lib.study.files import whole
 from lib.study.training import gate_sentence, gate_table
 
 BEGIN, END = "<!-- verdicts:begin -->", "<!-- verdicts:end -->"
-NOT_RUN = "not run yet"
-SEED_VERDICTS = TABLES / "seed_verdicts.csv"
+SEED_VERDICTS = "seed_verdicts.csv"
 
 
-def agreement(path: Path | str = SEED_VERDICTS) -> dict[str, str]:
+def agreement(path: Path | str = TABLES / SEED_VERDICTS) -> dict[str, str]:
     """Return in how many trainings a claim has its committed verdict ("2 of 3"), by id; {} where none is recorded."""
     if not Path(path).is_file():
         return {}
@@ -76,23 +76,38 @@ def tally(claims: pd.DataFrame) -> str:
 def block(
     claims: Path | str = CLAIMS,
     accuracy: Path | str = TABLES / "accuracy.csv",
-    seeds: Path | str = SEED_VERDICTS,
+    root: Path = ROOT,
 ) -> str:
-    """Return what stands between README's markers: the verdicts, then how good the embedded model is."""
-    parts = [verdict_table(read_claims(claims), agreement(seeds))]
-    if Path(accuracy).is_file():
-        gate = gate_table(pd.read_csv(accuracy))
-        parts += ["**How good is the embedded model?** " + gate_sentence(gate).removeprefix("**Answer.** ")]
-        lines = [
-            "| suite | n | accuracy [95 % interval] | asked | blind | gate |",
-            "|---|---|---|---|---|---|",
-        ]
-        for row in gate.to_dict("records"):
-            numbers = f"{row['accuracy']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
-            numbers += f" | {row['asked']:.2f} | {row['blind']:.3f}"
-            lines.append(f"| {row['suite']} | {row['n']} | {numbers} | {row['gate']} |")
-        parts.append("\n".join(lines))
-    return "\n\n".join(parts)
+    """Return what stands between README's markers: the three answers, the verdicts, then how good the embedded model is.
+
+    Parameters
+    ----------
+    claims, accuracy
+        The register and the accuracy table.
+    root
+        Repository whose other tables are told.
+    """
+    verdicts = verdict_table(read_claims(claims), agreement(root / "data" / "tables" / SEED_VERDICTS))
+    parts = [answers(root), "## What is left of each claim?", verdicts, gate_part(accuracy)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def gate_part(accuracy: Path | str) -> str:
+    """Tell how good the embedded model is from an accuracy table; "" where there is none."""
+    if not Path(accuracy).is_file():
+        return ""
+    gate = gate_table(pd.read_csv(accuracy))
+    lines = [
+        "**How good is the embedded model?** " + gate_sentence(gate).removeprefix("**Answer.** "),
+        "",
+        "| suite | n | accuracy [95 % interval] | asked | blind | gate |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in gate.to_dict("records"):
+        numbers = f"{row['accuracy']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+        numbers += f" | {row['asked']:.2f} | {row['blind']:.3f}"
+        lines.append(f"| {row['suite']} | {row['n']} | {numbers} | {row['gate']} |")
+    return "\n".join(lines)
 
 
 def with_table(text: str, table: str) -> str:

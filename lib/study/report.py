@@ -17,9 +17,8 @@ from IPython.display import Markdown, display
 from lib.paths import Places
 from lib.study import records
 from lib.study.captions import CAPTIONS
-from lib.study.claims import VERDICTS, evidence_by_tier, judge_by_tier, read_claims
+from lib.study.claims import NOT_RUN, VERDICTS, evidence_by_tier, judge_by_tier, read_claims
 from lib.study.looks import theme
-from lib.study.readme import NOT_RUN
 from lib.study.rules import Evidence
 from lib.study.tables import aggregate, per_question, retention, write_table
 

@@ -14,11 +14,10 @@ from matplotlib.patches import Rectangle
 from lib.models.embedded import Sizes
 from lib.study import retrieval, training
 from lib.study.arms import MANY_SEEDS, RANDOM_SEEDS, TIGHT
-from lib.study.claims import VERDICTS
+from lib.study.claims import NOT_RUN, VERDICTS
 from lib.study.factorial import CUES
 from lib.study.looks import BLUE, FONT, GREEN, ORANGE, PURPLE, SKY, VERDICT_COLOURS, VERDICT_LETTERS
 from lib.study.plots import point_intervals
-from lib.study.readme import NOT_RUN
 from lib.study.report import listing
 from lib.study.scenes import SUITES
 from lib.study.train_decoder import VALIDATED

@@ -33,8 +33,8 @@ def tree(tmp_path):
         (tmp_path / "notebooks" / f"{stem}.ipynb").touch()
         _read_tables(tmp_path / f"{stem}.ipynb", tmp_path / "data", tmp_path)
     # One arm's file wrote the accuracy table beside the records; the README quotes it.
-    data, seeds = tmp_path / "data", tmp_path / "data" / "tables" / readme.SEED_VERDICTS.name
-    quoted = readme.block(data / "claims.csv", data / "tables" / "accuracy.csv", seeds)
+    data = tmp_path / "data"
+    quoted = readme.block(data / "claims.csv", data / "tables" / "accuracy.csv", tmp_path)
     text = readme.with_table(f"# Title\n{readme.BEGIN}\n{readme.END}\n", quoted)
     (tmp_path / "README.md").write_text(text)
     for name in verify.CHECKED:

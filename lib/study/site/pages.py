@@ -16,8 +16,9 @@ import pandas as pd
 from nbformat import NotebookNode
 
 from lib.paths import ROOT
-from lib.study.claims import VERDICTS, read_claims
-from lib.study.readme import END, NOT_RUN, SEED_VERDICTS, agreement, block, numbers, tally
+from lib.study.answers import answers
+from lib.study.claims import NOT_RUN, VERDICTS, read_claims
+from lib.study.readme import END, SEED_VERDICTS, agreement, gate_part, numbers, tally
 
 HERE = Path(__file__).resolve().parent
 WORKPLACE = "data/runs/mine"  # where the commands on the pages write
@@ -257,10 +258,11 @@ def _toctree(pages: Sequence[str], caption: str = "", hidden: bool = True) -> st
     return "\n".join([*lines, "", *pages, "```", ""])
 
 
-def index_page(readme: str, claims: pd.DataFrame, gate: str) -> str:
-    """Return the front page: what was studied, the verdicts, how good the model is, where to go on."""
+def index_page(readme: str, answered: str, claims: pd.DataFrame, gate: str) -> str:
+    """Return the front page: what was studied, its three answers, the verdicts, how good the model is, where to go on."""
     title, intro = readme.split("<!--")[0].strip().split("\n\n", 1)
-    lines = [title, "", intro, "", f"**{tally(claims)}**", "", front_table(claims), ""]
+    lines = [title, "", intro, "", answered, "", "## What is left of each claim?", ""]
+    lines += [f"**{tally(claims)}**", "", front_table(claims), ""]
     lines += [
         "The numbers are those of each claim's weakest comparison. A verdict is computed by a rule that was written before",
         "the records existed; each id leads to the rule, the figure, the numbers and the command.",
@@ -327,17 +329,14 @@ def write_sources(folder: Path, explorer: str, root: Path = ROOT) -> int:
     books = {path.stem: path for path in sorted((root / "notebooks").glob("*.ipynb"))}
     parts = {stem: write_notebook(path, folder / "notebooks") for stem, path in books.items()}
     claims = read_claims(root / "data" / "claims.csv")
-    same = agreement(root / "data" / "tables" / SEED_VERDICTS.name)
+    same = agreement(root / "data" / "tables" / SEED_VERDICTS)
     for row in claims.to_dict("records"):
         stem, section = find_claim(row, parts)
         page = claim_page(row, stem, section, same.get(row["id"], ""))
         _write(folder / "claims" / f"{row['id']}.md", page)
     readme = (root / "README.md").read_text(encoding="utf-8")
-    # Behind the verdict table the generated block says how good the embedded model is.
-    tables = root / "data" / "tables"
-    quoted = block(root / "data" / "claims.csv", tables / "accuracy.csv", tables / SEED_VERDICTS.name)
-    gate = quoted[quoted.index("**How good") :] if "**How good" in quoted else ""
-    _write(folder / "index.md", index_page(readme, claims, gate))
+    gate = gate_part(root / "data" / "tables" / "accuracy.csv")
+    _write(folder / "index.md", index_page(readme, answers(root), claims, gate))
     _write(folder / "claims.md", claims_page(claims))
     _write(folder / "about.md", about_page(readme))
     _write(folder / "explorer.md", explorer_page(explorer))

@@ -1,0 +1,80 @@
+"""The front page's answers: told out of the tables, absent without them, refused where one is missing."""
+
+import shutil
+
+import pandas as pd
+import pytest
+
+from lib.paths import FIGURES, ROOT, TABLES
+from lib.study import answers
+
+FILES = (
+    "data/tables/accuracy.csv",
+    "data/tables/seed_effects.csv",
+    "figures/30_shares.csv",
+    "figures/D-11_countings.csv",
+)
+
+
+@pytest.fixture
+def tree(tmp_path):
+    for name in FILES:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    shutil.copytree(ROOT / "data" / "records" / "cost", tmp_path / "data" / "records" / "cost")
+    return tmp_path
+
+
+def test_numbers_follow_the_tables(tree):
+    before = answers.answers(tree)
+    path = tree / FILES[0]
+    table = pd.read_csv(path)
+    wanted = (table["method"] == "desap") & (table["keep"] == 16) & (table["suite"] == "all")
+    table.loc[wanted, ["accuracy", "low", "high"]] = 0.1234, 0.1, 0.2
+    table.to_csv(path, index=False)
+    after = answers.answers(tree)
+    line = "| DeSAP | 16 | before the language model | 0.123 [0.100, 0.200] |"
+    assert line in after
+    assert line not in before
+    assert len(set(before.splitlines()) ^ set(after.splitlines())) == 2
+
+
+def test_a_cue_is_told_with_what_other_trainings_say():
+    seeds = pd.DataFrame(
+        [
+            (f"share of the {cue} cue", training, holds)
+            for cue, holds in zip(answers.CUES, ("yes", "no effect", "differs", "yes"), strict=True)
+            for training in ("0", "1", "2", "mean")
+        ],
+        columns=["effect", "training", "holds"],
+    )
+    told = answers.which_cue(pd.read_csv(FIGURES / "30_shares.csv"), seeds)
+    lines = [line for line in told.splitlines() if line.startswith("| ")][1:]
+    ends = {line.split(" | ")[0].removeprefix("| "): line.split(" | ")[-1] for line in lines}
+    assert ends == {
+        "text": "same sign in all 3 trainings |",
+        "saliency": "no effect in any of 3 trainings |",
+        "spatial": "differs among 3 trainings |",
+        "redundancy": "same sign in all 3 trainings |",
+    }
+    gains = [float(line.split(" | ")[1].split()[0]) for line in lines]
+    assert gains == sorted(gains, reverse=True)
+
+
+def test_pictures_are_there():
+    named = [part.split(")")[0] for part in answers.answers(ROOT).split("](figures/")[1:]]
+    assert len(named) == 4
+    assert all((FIGURES / name).is_file() for name in named)
+
+
+def test_without_tables_nothing_is_told_and_a_missing_one_is_named(tree, tmp_path_factory):
+    assert answers.answers(tmp_path_factory.mktemp("empty")) == ""
+    (tree / FILES[2]).unlink()
+    with pytest.raises(ValueError, match=r"30_shares\.csv not found; run: make figures"):
+        answers.answers(tree)
+
+
+def test_each_shown_choice_has_one_row():
+    table = pd.read_csv(TABLES / "accuracy.csv")
+    told = answers.which_tokens(table)
+    assert sum(line.count("[0.") or line.count("[1.") for line in told.splitlines()) == len(answers.SHOWN)
