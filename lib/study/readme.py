@@ -9,12 +9,13 @@ from pathlib import Path
 import pandas as pd
 
 from lib.paths import CLAIMS, README, ROOT, TABLES
+from lib.study import model_card
 from lib.study.answers import answers
 from lib.study.claims import NOT_RUN, VERDICTS, read_claims
 from lib.study.files import whole
 from lib.study.training import gate_sentence, gate_table
 
-BEGIN, END = "<!-- verdicts:begin -->", "<!-- verdicts:end -->"
+BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 SEED_VERDICTS = "seed_verdicts.csv"
 
 
@@ -78,7 +79,7 @@ def block(
     accuracy: Path | str = TABLES / "accuracy.csv",
     root: Path = ROOT,
 ) -> str:
-    """Return what stands between README's markers: the three answers, the verdicts, then how good the embedded model is.
+    """Return what stands between README's markers: the verdicts, the three answers, then how good the embedded model is.
 
     Parameters
     ----------
@@ -88,7 +89,7 @@ def block(
         Repository whose other tables are told.
     """
     verdicts = verdict_table(read_claims(claims), agreement(root / "data" / "tables" / SEED_VERDICTS))
-    parts = [answers(root), "## What is left of each claim?", verdicts, gate_part(accuracy)]
+    parts = [verdicts, answers(root), gate_part(accuracy)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -98,7 +99,9 @@ def gate_part(accuracy: Path | str) -> str:
         return ""
     gate = gate_table(pd.read_csv(accuracy))
     lines = [
-        "**How good is the embedded model?** " + gate_sentence(gate).removeprefix("**Answer.** "),
+        "## How good is the embedded model?",
+        "",
+        gate_sentence(gate).removeprefix("**Answer.** "),
         "",
         "| suite | n | accuracy [95 % interval] | asked | blind | gate |",
         "|---|---|---|---|---|---|",
@@ -110,8 +113,8 @@ def gate_part(accuracy: Path | str) -> str:
     return "\n".join(lines)
 
 
-def with_table(text: str, table: str) -> str:
-    """Return README text with the table between the markers.
+def with_results(text: str, results: str, name: str = "README.md") -> str:
+    """Return the text of a file of that name with results between its markers.
 
     Raises
     ------
@@ -119,20 +122,25 @@ def with_table(text: str, table: str) -> str:
         When a marker is missing or occurs twice.
     """
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise ValueError(f"README.md needs {BEGIN} and then {END}, once each")
+        raise ValueError(f"{name} needs {BEGIN} and then {END}, once each")
     before, after = text.split(BEGIN)[0], text.split(END)[1]
-    return f"{before}{BEGIN}\n{table}\n{END}{after}"
+    return f"{before}{BEGIN}\n{results}\n{END}{after}"
 
 
-def write_readme(claims: Path | str = CLAIMS, readme: Path | str = README) -> bool:
-    """Write the table of a register into a README; return whether it changed."""
-    readme = Path(readme)
-    old = readme.read_text(encoding="utf-8")
-    new = with_table(old, block(claims))
+def write_results(path: Path, results: str) -> bool:
+    """Write results between a file's markers; return whether it changed."""
+    old = path.read_text(encoding="utf-8")
+    new = with_results(old, results, path.name)
     if new != old:
-        with whole(readme) as part:
+        with whole(path) as part:
             part.write_text(new, encoding="utf-8")
     return new != old
+
+
+def write_readme() -> dict[Path, bool]:
+    """Write the committed results into README.md and the model's card; return which of them changed."""
+    written = {README: block(), model_card.PATH: model_card.block()}
+    return {path: write_results(path, results) for path, results in written.items()}
 
 
 def printed(claims: pd.DataFrame, width: int = 60) -> str:
@@ -161,14 +169,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Write or show the verdict table; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m lib.study.readme", description=__doc__)
     chosen = parser.add_mutually_exclusive_group(required=True)
-    chosen.add_argument("--write", action="store_true", help="write the committed verdicts into README.md")
+    chosen.add_argument(
+        "--write", action="store_true", help="write the committed results into README.md and the model card"
+    )
     chosen.add_argument(
         "--show", type=Path, metavar="FOLDER", help="print the verdicts of a run's output folder"
     )
     given = parser.parse_args(arguments)
     try:
         if given.write:
-            print("README.md written" if write_readme() else "README.md was up to date")
+            for path, changed in write_readme().items():
+                print(f"{path.relative_to(ROOT)} {'written' if changed else 'was up to date'}")
         else:
             print(show(given.show))
     except ValueError as error:

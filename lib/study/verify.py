@@ -22,7 +22,8 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from lib.paths import ROOT
-from lib.study.readme import block, with_table
+from lib.study import model_card
+from lib.study.readme import block, with_results
 
 MANIFEST = "SHA256SUMS"
 CHECKED = ("data/records", "data/seeds")  # folders whose every file is in a manifest
@@ -142,14 +143,13 @@ def _close(one: str, other: str, tolerance: float) -> bool:
     return abs(first - second) <= tolerance * max(abs(first), abs(second))
 
 
-def compare_readme(readme: Path, output: Path) -> list[Difference]:
-    """Compare README's generated part with the one that a run's claims and accuracies make."""
-    text = readme.read_text(encoding="utf-8")
-    # Tables of other notebooks are compared with what those write, so here they are read as committed.
-    fresh = with_table(text, block(output / "claims.csv", output / "tables" / "accuracy.csv", readme.parent))
+def compare_results(path: Path, results: str, shown: str) -> list[Difference]:
+    """Compare what stands between the markers of a file with `results`; `shown` names the file in messages."""
+    text = path.read_text(encoding="utf-8")
+    fresh = with_results(text, results, path.name)
     lines = enumerate(zip_longest(text.splitlines(), fresh.splitlines()), start=1)
     return [
-        Difference(readme.name, f"line {line}", "", one or "no such line", other or "no such line")
+        Difference(shown, f"line {line}", "", one or "no such line", other or "no such line")
         for line, (one, other) in lines
         if one != other
     ]
@@ -189,8 +189,15 @@ def compare_output(stem: str, output: Path, root: Path = ROOT) -> tuple[list[Dif
             else:
                 found.append(Difference(shown, "", "", "no file", f"made by {stem}"))
     if (output / "claims.csv").is_file():  # the notebook that judges all claims writes the README, too
-        found += compare_readme(root / "README.md", output)
+        # Tables of other notebooks are compared with what those write, so here they are read as committed.
+        results = block(output / "claims.csv", output / "tables" / "accuracy.csv", root)
+        found += compare_results(root / "README.md", results, "README.md")
         seen.add("README.md")
+    card = root / model_card.PATH.relative_to(ROOT)
+    if card.is_file() and (output / "tables" / "seed_gates.csv").is_file():
+        shown = card.relative_to(root).as_posix()
+        found += compare_results(card, model_card.block(root), shown)
+        seen.add(shown)
     return found, seen
 
 

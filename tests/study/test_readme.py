@@ -12,19 +12,19 @@ TEXT = f"# Title\n\n{readme.BEGIN}\nstale words\n{readme.END}\n\nrest\n"
 def test_table_goes_between_the_markers_and_nowhere_else(tmp_path):
     path = tmp_path / "README.md"
     path.write_text(TEXT)
-    assert readme.write_readme(readme=path)
+    assert readme.write_results(path, readme.block())
     text = path.read_text()
     assert text.startswith("# Title\n\n")
     assert text.endswith("\n\nrest\n")
     assert "stale words" not in text
     assert len(re.findall(r"^\| \[[A-Z]-\d+\]", text, flags=re.MULTILINE)) == 26
-    assert not readme.write_readme(readme=path)
+    assert not readme.write_results(path, readme.block())
 
 
 @pytest.mark.parametrize("text", ["no marker", TEXT + readme.BEGIN, f"{readme.END}{readme.BEGIN}"])
 def test_markers_must_be_there_once(text):
     with pytest.raises(ValueError, match="once each"):
-        readme.with_table(text, "table")
+        readme.with_results(text, "table")
 
 
 def test_numbers_come_with_their_interval():

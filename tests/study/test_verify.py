@@ -35,7 +35,7 @@ def tree(tmp_path):
     # One arm's file wrote the accuracy table beside the records; the README quotes it.
     data = tmp_path / "data"
     quoted = readme.block(data / "claims.csv", data / "tables" / "accuracy.csv", tmp_path)
-    text = readme.with_table(f"# Title\n{readme.BEGIN}\n{readme.END}\n", quoted)
+    text = readme.with_results(f"# Title\n{readme.BEGIN}\n{readme.END}\n", quoted)
     (tmp_path / "README.md").write_text(text)
     for name in verify.CHECKED:
         (tmp_path / name).mkdir(exist_ok=True)

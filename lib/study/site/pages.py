@@ -259,16 +259,17 @@ def _toctree(pages: Sequence[str], caption: str = "", hidden: bool = True) -> st
 
 
 def index_page(readme: str, answered: str, claims: pd.DataFrame, gate: str) -> str:
-    """Return the front page: what was studied, its three answers, the verdicts, how good the model is, where to go on."""
+    """Return the front page: what was studied, the verdicts, three answers, how good the model is, where to go on."""
     title, intro = readme.split("<!--")[0].strip().split("\n\n", 1)
-    lines = [title, "", intro, "", answered, "", "## What is left of each claim?", ""]
-    lines += [f"**{tally(claims)}**", "", front_table(claims), ""]
+    lines = [title, "", intro, "", f"**{tally(claims)}**", "", front_table(claims), ""]
     lines += [
         "The numbers are those of each claim's weakest comparison. A verdict is computed by a rule that was written before",
         "the records existed; each id leads to the rule, the figure, the numbers and the command.",
         "",
         "[See what each method keeps](explorer.md), picture by picture, and read the [limits](about.md) first: orders found on",
         "a small trained model need not hold on a large one.",
+        "",
+        answered,
         "",
         gate,
     ]
