@@ -23,8 +23,8 @@ study: env ## run every notebook live on a sample of the questions, then print t
 
 test: env ## unit, property and repository tests, every notebook against its committed outputs, then make smoke
 	$(BIN)/python -m pytest -n $(CORES) --dist worksteal tests
-	$(BIN)/python -m pytest -n $(CORES) --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout=900 \
-		--nbval-kernel-startup-timeout=180 --nbval-sanitize-with=nbval.cfg notebooks/
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES) --dist loadfile --nbval --nbval-current-env \
+		--nbval-cell-timeout=900 --nbval-kernel-startup-timeout=180 --nbval-sanitize-with=nbval.cfg notebooks/
 	@$(MAKE) --no-print-directory smoke
 
 smoke: env ## run every notebook live on two pictures: does it still run from top to bottom?
