@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from lib.study import speedups
+from lib.study import compare, speedups
 from lib.study.arms import TIGHT
 from lib.study.factorial import CUES
 from lib.study.looks import look
@@ -22,6 +22,7 @@ SHOWN = (
     ("random", BEFORE),
     ("adaptprune", INSIDE),
     ("fastv", INSIDE),
+    (f"random{compare.INSIDE}", INSIDE),
     ("blind", ""),
 )
 TIMED = ("desap", "adaptprune")
@@ -72,7 +73,7 @@ def which_tokens(accuracy: pd.DataFrame) -> str:
         mine = rows[rows["method"] == arm]
         row = (mine[mine["keep"] == TIGHT] if where else mine).iloc[0]
         numbers = f"{row['accuracy']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
-        lines.append(f"| {look(arm).label} | {row['keep']} | {where} | {numbers} |")
+        lines.append(f"| {look(arm.partition('/')[0]).label} | {row['keep']} | {where} | {numbers} |")
     return "\n".join(
         [
             "What the embedded model answers right. The oracle is told where the answer lies. Inside, the model's own attention has",
