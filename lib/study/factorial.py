@@ -19,6 +19,7 @@ from lib.study.stats import mean_interval
 from lib.study.tables import ALL, per_question, suite_weights
 
 CUES = ("text", "saliency", "spatial", "redundancy")
+SHARE = "share of the {} cue"  # name of a cue's Shapley value among other effects
 COALITIONS = tuple(product((0, 1), repeat=len(CUES)))
 COLUMNS = (*CUES, "keep", "suite", "n", "accuracy", "low", "high")
 

@@ -10,7 +10,6 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -40,7 +39,7 @@ class Half:
     modules: Mapping[str, nn.Module]  # trained and kept, by their names in a checkpoint
     phases: Sequence[Stretch]
     seed: int  # of weights and batches, told in the plan
-    draw: Callable[..., Any]  # (step, phases=...) to a batch of host arrays, a function of the step alone
+    draw: Callable[[int], Any]  # a batch of host arrays, a function of the step alone
     loss: Callable[..., tuple[torch.Tensor, torch.Tensor]]  # (batch, phase) to loss and detached parts [k]
     parts: tuple[str, ...]  # names of the k parts in the curve
     warm: int  # steps in which the rate rises from 0 at the start of a phase
@@ -71,8 +70,7 @@ def fit(folder: Path, half: Half, *, workers: int = 0, until: float = math.inf) 
     parameters = [p for module in modules.values() for p in module.parameters() if p.requires_grad]
     optimizers = split_optimizers(*modules.values())
     kept = read_checkpoint(checkpoint, modules, optimizers)
-    draw = partial(half.draw, phases=half.phases)
-    batches, started = drawn(draw, range(kept.step, total), workers), time.time()
+    batches, started = drawn(half.draw, range(kept.step, total), workers), time.time()
     recent = [losses.to(parameters[0].device) for losses in kept.recent]
     with tqdm(total=total, initial=kept.step, desc=half.name, mininterval=5) as bar:
         for step, batch in enumerate(batches, kept.step + 1):

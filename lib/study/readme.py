@@ -13,6 +13,7 @@ from lib.study import model_card
 from lib.study.answers import answers
 from lib.study.claims import NOT_RUN, VERDICTS, read_claims
 from lib.study.files import whole
+from lib.study.tables import markdown, with_interval
 from lib.study.training import gate_sentence, gate_table
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
@@ -98,23 +99,20 @@ def gate_part(accuracy: Path | str) -> str:
     if not Path(accuracy).is_file():
         return ""
     gate = gate_table(pd.read_csv(accuracy))
-    lines = [
-        "## How good is the embedded model?",
-        "",
-        gate_sentence(gate).removeprefix("**Answer.** "),
-        "",
-        "| suite | n | accuracy [95 % interval] | asked | blind | gate |",
-        "|---|---|---|---|---|---|",
-    ]
-    for row in gate.to_dict("records"):
-        numbers = f"{row['accuracy']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
-        numbers += f" | {row['asked']:.2f} | {row['blind']:.3f}"
-        lines.append(f"| {row['suite']} | {row['n']} | {numbers} | {row['gate']} |")
-    return "\n".join(lines)
+    shown = {
+        "suite": gate["suite"],
+        "n": gate["n"],
+        "accuracy [95 % interval]": [with_interval(row) for row in gate.to_dict("records")],
+        "asked": gate["asked"].map("{:.2f}".format),
+        "blind": gate["blind"].map("{:.3f}".format),
+        "gate": gate["gate"],
+    }
+    told = gate_sentence(gate).removeprefix("**Answer.** ")
+    return "\n\n".join(["## How good is the embedded model?", told, markdown(pd.DataFrame(shown))])
 
 
-def with_results(text: str, results: str, name: str = "README.md") -> str:
-    """Return the text of a file of that name with results between its markers.
+def with_results(text: str, results: str) -> str:
+    """Return the text of a README with results between its markers.
 
     Raises
     ------
@@ -122,7 +120,7 @@ def with_results(text: str, results: str, name: str = "README.md") -> str:
         When a marker is missing or occurs twice.
     """
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise ValueError(f"{name} needs {BEGIN} and then {END}, once each")
+        raise ValueError(f"README.md needs {BEGIN} and then {END}, once each")
     before, after = text.split(BEGIN)[0], text.split(END)[1]
     return f"{before}{BEGIN}\n{results}\n{END}{after}"
 
@@ -130,7 +128,7 @@ def with_results(text: str, results: str, name: str = "README.md") -> str:
 def write_results(path: Path, results: str) -> bool:
     """Write results between a file's markers; return whether it changed."""
     old = path.read_text(encoding="utf-8")
-    new = with_results(old, results, path.name)
+    new = with_results(old, results)
     if new != old:
         with whole(path) as part:
             part.write_text(new, encoding="utf-8")

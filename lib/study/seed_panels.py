@@ -20,6 +20,7 @@ from lib.study.looks import BLUE, FONT, GREEN, ORANGE, PURPLE, SKY, VERDICT_COLO
 from lib.study.plots import point_intervals
 from lib.study.report import listing
 from lib.study.scenes import SUITES
+from lib.study.tables import with_interval
 from lib.study.train_decoder import VALIDATED
 
 _LOOKS = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (PURPLE, "v"), (SKY, "P"))  # a training each, in order
@@ -169,10 +170,10 @@ def gate_rule() -> str:
 def gate_page(table: pd.DataFrame) -> pd.DataFrame:
     """The gate's table for readers: a row a suite, a column a training, met or not with the numbers."""
     cells = [
-        f"{row.accuracy:.3f} [{row.low:.3f}, {row.high:.3f}]"
-        + ("" if pd.isna(row.blind) else f", blind {row.blind:.3f}")
-        + f": {row.gate}"
-        for row in table.itertuples()
+        with_interval(row)
+        + ("" if pd.isna(row["blind"]) else f", blind {row['blind']:.3f}")
+        + f": {row['gate']}"
+        for row in table.to_dict("records")
     ]
     wide = table.assign(cell=cells).pivot(index=["suite", "asked"], columns="training", values="cell")
     order = list(dict.fromkeys(zip(table["suite"], table["asked"], strict=True)))

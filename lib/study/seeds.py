@@ -193,7 +193,7 @@ def _estimates(accuracy: pd.DataFrame, seed: int) -> pd.DataFrame:
         rows.append((effect.name, got.n, got.estimate, got.low, got.high))
     cues = factorial.effects(factorial.wide(accuracy[accuracy["keep"] == TIGHT]), seed)
     cues = cues[(cues["kind"] == "shapley") & (cues["suite"] == ALL)]
-    shares = cues.assign(effect="share of the " + cues["cue"] + " cue")[["effect", *NUMBERS]]
+    shares = cues.assign(effect=cues["cue"].map(factorial.SHARE.format))[["effect", *NUMBERS]]
     return pd.concat([pd.DataFrame(rows, columns=["effect", *NUMBERS]), shares], ignore_index=True)
 
 

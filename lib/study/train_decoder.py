@@ -240,7 +240,7 @@ def train_decoder(
         modules={"model": model},
         phases=phases,
         seed=seed,
-        draw=partial(draw_step, vocab=vocab, seed=seed, frame=frame),
+        draw=partial(draw_step, phases=phases, vocab=vocab, seed=seed, frame=frame),
         loss=partial(decoder_loss, model),
         parts=("loss",),
         warm=100,

@@ -230,7 +230,7 @@ def train_tower(
         modules={"clip": clip, "head": head},
         phases=phases,
         seed=seed,
-        draw=partial(draw_step, vocab=vocab, seed=seed, frame=frame),
+        draw=partial(draw_step, phases=phases, vocab=vocab, seed=seed, frame=frame),
         loss=partial(tower_loss, clip, head),
         parts=("contrast", "words"),
         warm=50,

@@ -146,7 +146,7 @@ def _close(one: str, other: str, tolerance: float) -> bool:
 def compare_results(path: Path, results: str, shown: str) -> list[Difference]:
     """Compare what stands between the markers of a file with `results`; `shown` names the file in messages."""
     text = path.read_text(encoding="utf-8")
-    fresh = with_results(text, results, path.name)
+    fresh = with_results(text, results)
     lines = enumerate(zip_longest(text.splitlines(), fresh.splitlines()), start=1)
     return [
         Difference(shown, f"line {line}", "", one or "no such line", other or "no such line")
