@@ -84,6 +84,16 @@ def test_imports_go_one_way():
                 assert not [name for name in names if name.startswith(forbidden)], path
 
 
+def test_nothing_imports_a_package_called_tests():
+    # Dependencies install packages of this name, which come before a folder without `__init__.py`.
+    for path in _files():
+        if path.suffix == ".py":
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+                names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+                assert not [name for name in names if name.split(".")[0] == "tests"], path
+
+
 def test_sweeps_fit_their_notebooks():
     for sweep in SWEEPS.glob("*.yml"):
         assert read_runs(sweep, NOTEBOOKS)

@@ -32,7 +32,7 @@ SCRIPTED: Mapping[str, str] = MappingProxyType(
     {
         "selection_speed.csv": "python -m lib.study.selection_speed",
         "precision_overlap.csv": "python -m lib.study.half_precision",
-        "fault_trials.csv": "python -m tests.faults.trials",
+        "fault_trials.csv": "PYTHONPATH=tests python -m testkit.fault_trials",
     }
 )
 # Notebooks that run the embedded model instead of reading records: float32 sums differ a little between processors.

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from tests.faults.small import RUNS, Workspace, write_notebook
+from testkit.workspace import RUNS, Workspace, write_notebook
 
 FAILS = "raise RuntimeError('broken on purpose')"
 QUICK = [

@@ -3,7 +3,7 @@
 import nbformat
 import pytest
 
-from tests.faults.small import RUNS, Workspace, write_notebook
+from testkit.workspace import RUNS, Workspace, write_notebook
 
 
 def _listed(said):

@@ -1,4 +1,4 @@
-"""The same promises for every accepted class: one matrix of checks over tiny models, see `tests.models.families`."""
+"""The same promises for every accepted class: one matrix of checks over tiny models, see `testkit.families`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import torch
 from lib.models.anatomy import FAMILIES, Anatomy
 from lib.models.prune import prune
 from lib.pruning import methods
-from tests.models.common import close
-from tests.models.families import ROWS, Row, generate, inputs_of, model_of, single, visual_counts
+from testkit.common import close
+from testkit.families import ROWS, Row, generate, inputs_of, model_of, single, visual_counts
 
 DESAP = methods.DeSAP(keep=0.5, similarity="embedding")
 BEFORE = (DESAP, methods.ClsTopK(keep=0.5, saliency_layer=-1), methods.VisionZip(keep=0.5, saliency_layer=-1))

@@ -16,9 +16,8 @@ from lib.models.last_layer import watch_last_layer
 from lib.models.pictures import quotas
 from lib.models.prune import prune
 from lib.pruning import methods
-from tests.models.common import close
-from tests.models.conftest import build_tokenizer
-from tests.models.families import (
+from testkit.common import close
+from testkit.families import (
     FRAMES,
     ROWS,
     VIDEO,
@@ -29,6 +28,7 @@ from tests.models.families import (
     single,
     visual_counts,
 )
+from testkit.tiny import build_tokenizer
 
 NAMED = {row.name: row for row in ROWS}
 TEXT = ["what color is the star ?", "how many dots"]

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lib.models.prune import prune
-from tests.models.common import EVERY_OTHER, METHODS, RAGGED, TEXT, close
+from testkit.common import EVERY_OTHER, METHODS, RAGGED, TEXT, close
 
 
 @pytest.mark.parametrize("positions", ["original", "renumbered"])

@@ -5,7 +5,7 @@ import torch
 
 from lib.models.prune import prune
 from lib.pruning import methods
-from tests.models.common import EVERY_OTHER, METHODS, RAGGED, TEXT, close, logits_of
+from testkit.common import EVERY_OTHER, METHODS, RAGGED, TEXT, close, logits_of
 
 RAGGED_WITHIN = ((0, 2, 7, 9), (1, 2, 14, 15))
 

@@ -8,7 +8,7 @@ from transformers import DynamicCache
 
 from lib.models.prune import prune
 from lib.pruning import methods
-from tests.models.common import EVERY_OTHER, RAGGED, TEXT, logits_of
+from testkit.common import EVERY_OTHER, RAGGED, TEXT, logits_of
 
 
 def refuse(model, method, match, inputs=None, **kwargs):

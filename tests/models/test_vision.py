@@ -7,7 +7,7 @@ import torch
 
 from lib.models.prune import prune
 from lib.pruning import methods
-from tests.models.common import EVERY_OTHER, METHODS, RAGGED, TEXT, close, logits_of
+from testkit.common import EVERY_OTHER, METHODS, RAGGED, TEXT, close, logits_of
 
 
 def test_cues_at_layer_zero(model, clip, pair, tiny):

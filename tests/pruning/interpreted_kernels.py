@@ -14,7 +14,7 @@ import torch
 from torch.nn.functional import one_hot
 
 from lib.pruning import greedy, kernels
-from tests.pruning.builders import example
+from testkit.builders import example
 
 PAPER = {"radius": 5.0, "sigma_distance": 1.5, "sigma_similarity": 0.05}
 # Grid, batch, tokens kept. The interpreter takes some 20 ms a pick and sample, so few cases are large.

@@ -12,7 +12,7 @@ from lib.pruning import cues as cue
 from lib.pruning import selection
 from lib.pruning.methods import AdaptPrune, Cues, FastV, Needs
 from lib.study import oracles
-from tests.pruning.builders import GRID, chosen, make_cues
+from testkit.builders import GRID, chosen, make_cues
 
 
 def test_fastv_is_the_top_of_the_attention():

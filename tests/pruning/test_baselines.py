@@ -9,7 +9,7 @@ import torch
 
 from lib.pruning import methods, selection
 from lib.pruning.methods import Cues, Needs
-from tests.pruning.builders import chosen, make_cues
+from testkit.builders import chosen, make_cues
 
 
 def test_cls_reads_its_layer():

@@ -12,7 +12,7 @@ from lib.pruning import contract, methods
 from lib.pruning.base import Choice, Cues, Method, Needs
 from lib.pruning.cues import cls_saliency
 from lib.pruning.selection import top_k
-from tests.pruning.builders import build
+from testkit.builders import build
 
 
 @dataclass(frozen=True, kw_only=True)

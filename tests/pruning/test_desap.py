@@ -11,7 +11,7 @@ import torch
 from lib.pruning import methods
 from lib.pruning.methods import DeSAP, Needs
 from lib.study import oracles
-from tests.pruning.builders import chosen, make_cues
+from testkit.builders import chosen, make_cues
 
 
 @pytest.mark.parametrize(("keep", "share"), [(9, 0.5), (8, 0.25), (36, 0.5), (1, 0.5), (9, 0.0), (9, 1.0)])

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lib.pruning import methods, selection
 from lib.study import oracles
-from tests.pruning.builders import example
+from testkit.builders import example
 
 few = settings(max_examples=25, deadline=None)
 grids = st.tuples(st.integers(1, 6), st.integers(1, 6))

@@ -14,7 +14,7 @@ import torch
 
 from lib.paths import ROOT
 from lib.pruning import greedy, kernels, selection
-from tests.pruning.builders import example
+from testkit.builders import example
 
 needs_triton = pytest.mark.skipif(
     find_spec("triton") is None, reason="Triton is not installed (Linux: pip install -e '.[gpu]')"

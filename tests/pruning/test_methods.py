@@ -14,7 +14,7 @@ from lib.pruning import methods
 from lib.pruning.base import PADDED, SHAPES
 from lib.pruning.contract import BROUGHT, asked_for
 from lib.pruning.methods import Cues, FastV
-from tests.pruning.builders import COUNTS, build, chosen, expected_count, make_cues, on_meta, row_of
+from testkit.builders import COUNTS, build, chosen, expected_count, make_cues, on_meta, row_of
 
 few = settings(max_examples=15, deadline=None)
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib.pruning import duplicates, methods, peers
-from tests.pruning.builders import chosen, example, make_cues
+from testkit.builders import chosen, example, make_cues
 
 few = settings(max_examples=25, deadline=None)
 

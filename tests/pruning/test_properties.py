@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib.pruning import methods
-from tests.pruning.builders import (
+from testkit.builders import (
     FEATURES,
     SCORES,
     TURNS,
@@ -79,7 +79,7 @@ def test_every_choice(name):
 
 def test_every_name_says_whether_it_turns_with_the_grid():
     missing = [name for name in methods.NAMES if name not in TURNS]
-    assert not missing, f"give {', '.join(missing)} an entry in TURNS of tests/pruning/builders.py"
+    assert not missing, f"give {', '.join(missing)} an entry in TURNS of tests/testkit/builders.py"
 
 
 def turns(name, seed, grid, keep):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lib.pruning import selection
 from lib.study import oracles
-from tests.pruning.builders import all_selections, example
+from testkit.builders import all_selections, example
 
 few = settings(max_examples=25, deadline=None)
 grids = st.tuples(st.integers(1, 6), st.integers(1, 6))

@@ -10,7 +10,7 @@ import torch
 
 from lib.pruning import methods
 from lib.pruning.staged import relevant_words
-from tests.pruning.builders import build, make_cues
+from testkit.builders import build, make_cues
 
 
 def after_a_cut(cues, kept, stage):

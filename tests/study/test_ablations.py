@@ -10,7 +10,7 @@ from lib.study.arms import TIGHT, adaptprune_arms, constant_arms, desap_arms, sh
 from lib.study.report import Study
 from lib.study.rules import Evidence
 from lib.study.tables import accuracy_table, per_question
-from tests.study.helpers import accuracy_rows
+from testkit.frames import accuracy_rows
 
 SWITCHES = (
     Switch("DeSAP", "default", "merging", "no merging", "desap/merge=False", "desap"),

@@ -3,10 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import accuracy_rows, measure_rows
 
 from lib.study import claims, rules
 from lib.study.records import empty
+from testkit.frames import accuracy_rows, measure_rows
 
 
 def _records(*arms):

@@ -5,10 +5,10 @@ import sys
 from contextlib import suppress
 
 import pytest
-from helpers import accuracy_rows
 
 from lib.paths import ROOT
 from lib.study import files, records
+from testkit.frames import accuracy_rows
 
 HOLD = "import sys, time\nfrom lib.study.files import {name}\nwith {call}:\n    print('in', flush=True)\n    time.sleep(60)\n"
 # A limit on the size of files stands in for a full disk: the write fails half-way, for any user on any file system.

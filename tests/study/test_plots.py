@@ -4,11 +4,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import accuracy_rows
 
 from lib.pruning import methods
 from lib.study import claims, plots, tables
 from lib.study.looks import FONT
+from testkit.frames import accuracy_rows
 
 
 @pytest.fixture(autouse=True)

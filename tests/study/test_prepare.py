@@ -4,7 +4,7 @@ import nbformat
 import pytest
 
 from lib.study.prepare import main, prepare
-from tests.faults.small import RUNS, Workspace
+from testkit.workspace import RUNS, Workspace
 
 
 @pytest.fixture

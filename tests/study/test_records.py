@@ -7,9 +7,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from helpers import accuracy_rows, measure_rows
 
 from lib.study import records
+from testkit.frames import accuracy_rows, measure_rows
 
 
 @dataclass(frozen=True, kw_only=True)

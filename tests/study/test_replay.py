@@ -5,7 +5,7 @@ import torch
 
 from lib.pruning.methods import Choice, make
 from lib.study.replay import Replay
-from tests.pruning.builders import make_cues
+from testkit.builders import make_cues
 
 
 class Staged:

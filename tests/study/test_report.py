@@ -4,11 +4,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import accuracy_rows, measure_rows
 
 from lib.paths import places
 from lib.study import captions, compare, panels, plots, records, report
 from lib.study.arms import BUDGETS, adaptprune_arms, desap_arms, shared_arms
+from testkit.frames import accuracy_rows, measure_rows
 
 RATES = {"none": 0.95, "oracle": 0.9, "desap": 0.8, "adaptprune": 0.7, "cls": 0.65, "fastv": 0.6}
 

@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import accuracy_rows, measure_rows
 
 from lib.study import records, retrieval, seeds
 from lib.study.arms import TIGHT
 from lib.study.claims import evidence_of_tier, read_claims
 from lib.study.evaluate import MODEL, model_name
 from lib.study.rules import parse
+from testkit.frames import accuracy_rows, measure_rows
 
 
 def test_every_arm_of_a_rule_and_of_an_effect_is_asked_once():

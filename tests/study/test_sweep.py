@@ -7,7 +7,7 @@ import nbformat
 import pytest
 
 from lib.study import sweep
-from tests.faults.small import RUNS, Workspace, write_notebook
+from testkit.workspace import RUNS, Workspace, write_notebook
 
 NEEDS = {"total": ["count"]}
 

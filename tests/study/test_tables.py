@@ -2,10 +2,10 @@
 
 import pandas as pd
 import pytest
-from helpers import accuracy_rows
 
 from lib.study import tables
 from lib.study.stats import mean_interval
+from testkit.frames import accuracy_rows
 
 
 @pytest.fixture(scope="module")

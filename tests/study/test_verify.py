@@ -4,11 +4,11 @@ import shutil
 
 import pandas as pd
 import pytest
-from helpers import accuracy_rows
 
 from lib.paths import ROOT
 from lib.study import claims, readme, records, verify
 from lib.study.tables import accuracy_table, write_table
+from testkit.frames import accuracy_rows
 
 STEMS = ("11_some", "90_verdicts")
 

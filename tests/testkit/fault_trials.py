@@ -1,6 +1,6 @@
 """Many faults at random moments on a tiny sweep: a table with a row a trial.
 
-    python -m tests.faults.trials --out data/tables/fault_trials.csv
+    PYTHONPATH=tests python -m testkit.fault_trials --out data/tables/fault_trials.csv
 
 Every trial starts a sweep in a fresh workspace, brings about one fault, looks at what is left, and runs the sweep again until
 it is done. The disk faults mount small file systems and forbid changes with chattr, so all of it runs as root on Linux.
@@ -24,7 +24,7 @@ import psutil
 
 from lib.paths import TABLES
 from lib.study.tables import table_command
-from tests.faults.small import RUNS, Workspace
+from testkit.workspace import RUNS, Workspace
 
 
 def kill(process: psutil.Process) -> bool:
@@ -239,7 +239,7 @@ def table(seed: int, only: str) -> pd.DataFrame:
 def main(arguments: list[str] | None = None) -> int:
     """Write the table; return the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m tests.faults.trials", description=__doc__.split("\n\n")[0]
+        prog="PYTHONPATH=tests python -m testkit.fault_trials", description=__doc__.split("\n\n")[0]
     )
     parser.add_argument("--seed", type=int, default=0, help="of the moments and lengths")
     parser.add_argument("--only", default="", help="trials whose name holds this")

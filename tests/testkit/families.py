@@ -9,7 +9,7 @@ from functools import cache
 import torch
 import transformers as hf
 
-from tests.models.conftest import (
+from testkit.tiny import (
     IMAGE,
     PAD,
     build_model,

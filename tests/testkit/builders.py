@@ -125,7 +125,7 @@ def build(name: str, keep: int | float = 9, **fields):
     try:
         return make(keep, **fields)
     except (TypeError, ValueError) as error:
-        message = f"{name} cannot be built from keep={keep!r}: give it an entry in BUILDERS of tests/pruning/builders.py"
+        message = f"{name} cannot be built from keep={keep!r}: give it an entry in BUILDERS of tests/testkit/builders.py"
         raise AssertionError(f"{message} ({error})") from error
 
 

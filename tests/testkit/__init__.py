@@ -1,0 +1,1 @@
+"""What the tests share. A package of its own name, as dependencies install packages called `tests`; `pythonpath` finds it."""
