@@ -18,11 +18,9 @@ def unit(rows: np.ndarray) -> np.ndarray:
 
 def first_best(scores: np.ndarray, taken: list[int]) -> int:
     """The highest score not yet taken; the lowest position among equals."""
-    best = -1
-    for position in range(len(scores)):
-        if position not in taken and (best < 0 or scores[position] > scores[best]):
-            best = position
-    return best
+    left = np.array(scores, dtype=np.float64)
+    left[taken] = -math.inf
+    return int(np.argmax(left))  # the first of equal maxima
 
 
 def top_k(scores: np.ndarray, count: int) -> list[int]:

@@ -1,0 +1,67 @@
+"""Hold every method against a slow restatement of its released rule and tell where they part.
+
+Run as ``python -m lib.study.parity``; the rows go to ``data/tables/parity.csv``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Sequence
+
+import pandas as pd
+from tqdm import tqdm
+
+from lib.paths import TABLES
+from lib.pruning import methods
+from lib.study.tables import table_command
+from lib.study.transcriptions import cls, fastv
+from lib.study.transcriptions.trial import SEEDS, Case, parting
+
+PATH = TABLES / "parity.csv"
+COLUMNS = ("method", "setting", "release", "trials", "equal", "declared", "parts_at", "settled_by")
+CASES: tuple[Case, ...] = (
+    *cls.CASES,
+    *fastv.CASES,
+)
+
+
+def compare(case: Case, seeds: int = SEEDS) -> dict[str, object]:
+    """One row of the table: how many trials are equal, how many as declared, and where the first other one parts."""
+    found: Counter[str] = Counter()
+    for draw in case.draws(seeds):
+        released = case.rule(draw)
+        place = parting(case.ask(draw, case), released)
+        found["declared" if place == "none" and released.declared else place] += 1
+    apart = [place for place in found if place not in ("none", "declared")]
+    return {
+        "method": case.method,
+        "setting": case.setting,
+        "release": case.release,
+        "trials": found.total(),
+        "equal": found["none"],
+        "declared": found["declared"],
+        "parts_at": apart[0] if apart else "none",
+        "settled_by": case.settled,
+    }
+
+
+def table(seeds: int = SEEDS) -> pd.DataFrame:
+    """All cases, columns `COLUMNS`, in the order of `methods.NAMES`."""
+    if seeds < 1:
+        raise ValueError(f"seeds must be at least 1, got {seeds}")
+    cases = sorted(CASES, key=lambda case: methods.NAMES.index(case.method))
+    rows = [compare(case, seeds) for case in tqdm(cases, desc="parity", leave=False)]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Compare and write the table; return the exit status: 0 done, 2 a bad argument."""
+    parser = argparse.ArgumentParser(prog="python -m lib.study.parity", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--seeds", type=int, default=SEEDS, help=f"draws a kind and size (default {SEEDS})")
+    return table_command(parser, PATH, lambda given: table(given.seeds), arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
