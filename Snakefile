@@ -15,12 +15,13 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, workflow.basedir)  # the code beside this file, wherever Snakemake is called from
+from lib.paths import user_path
 from lib.study import files, sweep
 
 PYTHON = sys.executable
-SWEEP = config.get("sweep", "data/sweeps/study.yml")
-BASE = f"data/runs/{os.path.splitext(os.path.basename(SWEEP))[0]}"
 try:
+    SWEEP = str(user_path(config.get("sweep", "data/sweeps/study.yml")))
+    BASE = f"data/runs/{os.path.splitext(os.path.basename(SWEEP))[0]}"
     RUNS = {run.name: run for run in sweep.read_runs(Path(SWEEP), Path("notebooks"))}
 except ValueError as error:
     raise WorkflowError(str(error)) from None

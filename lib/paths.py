@@ -35,13 +35,29 @@ class Places:
     claims: Path
 
 
+def user_path(path: str | Path) -> Path:
+    """Return the path that a user wrote, ``~`` and ``~NAME`` being home folders, as in a shell.
+
+    A shell leaves ``--out=~/x``, ``-p output "~/x"`` and whatever stands in a file to the program.
+
+    Raises
+    ------
+    ValueError
+        On ``~NAME`` where no such user has a home folder.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{path}: no home folder is known for it; write the whole path") from error
+
+
 def places(output: str = "") -> Places:
     """Return where a notebook's run writes.
 
     Parameters
     ----------
     output
-        The notebook parameter of that name: a folder below ROOT (or an absolute one), or ``""`` for the
+        The notebook parameter of that name: a folder below ROOT (or an absolute one, or one below ``~``), or ``""`` for the
         committed places. A live run names a folder of its own, so it never writes over committed evidence.
 
     Returns
@@ -50,7 +66,7 @@ def places(output: str = "") -> Places:
         The folders exist after the call.
     """
     if output:
-        base = ROOT / output  # an absolute `output` replaces ROOT here, which is what pathlib does
+        base = ROOT / user_path(output)  # an absolute one replaces ROOT here, which is what pathlib does
         found = Places(
             records=base / "records",
             tables=base / "tables",

@@ -3,10 +3,13 @@
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 
 import lib
 from lib import paths
+from lib.models import files
+from lib.study import half_precision, live, sweep
 
 
 def test_root_is_the_checkout():
@@ -30,3 +33,40 @@ def test_the_package_imports_its_names_on_first_use():
     assert lib.methods.__name__ == "lib.pruning.methods"
     with pytest.raises(AttributeError, match="module 'lib' has no attribute 'nothing'"):
         getattr(lib, "nothing")  # noqa: B009
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A home folder, with a working directory beside it in which nothing called ~ may appear."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    yield tmp_path / "home"
+    assert not list((tmp_path / "here").iterdir())
+    assert not (paths.ROOT / "~").exists()
+
+
+def test_a_tilde_is_the_home_folder_wherever_a_user_names_a_path(home, monkeypatch):
+    assert paths.user_path("~/x") == home / "x"
+    assert paths.places("~/run").figures == home / "run" / "figures"
+    monkeypatch.setattr(half_precision, "overlap_table", lambda *given: pd.DataFrame({"a": [1]}))
+    assert half_precision.main(["--out=~/o.csv"]) == 0
+    assert (home / "o.csv").is_file()
+    options = live.parser().parse_args(["~/model", "--out=~/o", "--data=~/d"])
+    assert (options.out, options.data) == (home / "o", home / "d")
+    (home / "model").mkdir()
+    with pytest.raises(OSError, match=f"config.json is missing in {home}/model"):
+        files.locate("~/model")
+    run = sweep.Run(notebook="a", values={}, parameters={"output": "~/sweep"}, cells="")
+    assert run.output == f"{home}/sweep"
+
+
+def test_an_unknown_home_folder_is_named():
+    with pytest.raises(ValueError, match="~no-such-user/x: no home folder is known"):
+        paths.user_path("~no-such-user/x")
+
+
+def test_no_command_takes_a_path_another_way():
+    for path in (paths.ROOT / "lib").rglob("*.py"):
+        assert "type=Path" not in path.read_text(encoding="utf-8"), path.name

@@ -8,17 +8,21 @@ from pathlib import Path
 
 from huggingface_hub import try_to_load_from_cache
 
+from lib.paths import user_path
+
 
 def locate(path_or_repo: str | Path) -> Path:
     """Folder of a complete checkpoint, without touching the network.
 
     Raises
     ------
+    ValueError
+        On ``~NAME`` of a user without a home folder here.
     OSError
         `FileNotFoundError` if there is nothing, or a file is missing; `OSError` if a weight file is cut
         short.
     """
-    folder = Path(path_or_repo)
+    folder = user_path(path_or_repo)
     if folder.is_dir():
         check_files(folder, "copy the folder again")
         return folder

@@ -12,12 +12,12 @@ import io
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from lib.paths import user_path
 from lib.pruning.checks import check_integer
 from lib.pruning.methods import make
 from lib.study.arms import BUDGETS
@@ -118,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m lib.study.explorer", description=__doc__.split("\n\n")[0]
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE.json")
+    parser.add_argument("--out", type=user_path, required=True, metavar="FILE.json")
     parser.add_argument("--pictures", type=int, default=PICTURES, help="of the test set, from the first (6)")
     given = parser.parse_args(arguments)
     try:

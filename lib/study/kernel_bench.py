@@ -14,7 +14,6 @@ import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from functools import partial
-from pathlib import Path
 from statistics import median, quantiles
 
 import pandas as pd
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, LlamaConfig
 
 from lib.models.attention import attention_rows
+from lib.paths import user_path
 from lib.pruning import kernels, methods
 from lib.pruning.greedy import adaptive_nms
 from lib.pruning.methods import Cues
@@ -197,7 +197,7 @@ def main(words: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--out", type=Path, required=True, help="CSV file to write")
+    parser.add_argument("--out", type=user_path, required=True, help="CSV file to write")
     parser.add_argument("--repeats", type=int, default=50, help="timed calls each (default 50, at least 2)")
     parser.add_argument(
         "--no-prefill", action="store_true", help="leave out the 7B decoder (14 GB of memory)"

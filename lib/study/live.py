@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from lib.models.files import locate
-from lib.paths import RUNS
+from lib.paths import RUNS, user_path
 from lib.study.benchmarks import CLIP, NAMES, Benchmark, chosen, files_of
 
 DTYPES = ("auto", "float32", "float16", "bfloat16")
@@ -103,10 +103,10 @@ def parser() -> argparse.ArgumentParser:
     add("--keep", default="64", help="comma list of budgets: counts (64) or ratios (0.111); default 64")
     add(
         "--data",
-        type=Path,
+        type=user_path,
         help="folder of local parquet files, one folder a repository (GQA, POPE ...); default: the hub cache",
     )
-    add("--out", type=Path, help="folder of answers, records and table; default data/runs/live/MODEL")
+    add("--out", type=user_path, help="folder of answers, records and table; default data/runs/live/MODEL")
     add("--batch", type=int, default=8, help="questions at once (default 8); halved when memory runs out")
     add("--device", default="auto", help="auto (default), cpu, cuda or cuda:0")
     add("--dtype", default="auto", choices=DTYPES, help="auto (default): float32 on a host, else as stored")
@@ -160,8 +160,8 @@ def plan_of(given: argparse.Namespace) -> Plan:
     files = tuple(_found(absent, lambda of=of: files_of(of, given.data)) for of in benchmarks)
     if absent:
         raise FileNotFoundError("\n".join(absent))
-    local = Path(given.model).is_dir()
-    name = Path(given.model).resolve().name if local else given.model
+    local = user_path(given.model).is_dir()
+    name = user_path(given.model).resolve().name if local else given.model
     return Plan(
         name=name,
         folder=folder,

@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 import papermill
 
-from lib.paths import ROOT
+from lib.paths import ROOT, user_path
 from lib.study.files import whole
 from lib.study.run import KERNEL
 from lib.study.sweep import read_runs
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Prepare, return the exit status: 0 done, 2 a wrong sweep."""
     parser = argparse.ArgumentParser(prog="python -m lib.study.prepare", description=__doc__.split("\n\n")[0])
     parser.add_argument(
-        "sweep", type=Path, metavar="SWEEP.yml", help="which notebooks, with which parameters"
+        "sweep", type=user_path, metavar="SWEEP.yml", help="which notebooks, with which parameters"
     )
     given = parser.parse_args(arguments)
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from lib.paths import CLAIMS, README, ROOT, TABLES
+from lib.paths import CLAIMS, README, ROOT, TABLES, user_path
 from lib.study import model_card
 from lib.study.answers import answers
 from lib.study.claims import NOT_RUN, VERDICTS, read_claims
@@ -171,7 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--write", action="store_true", help="write the committed results into README.md and the model card"
     )
     chosen.add_argument(
-        "--show", type=Path, metavar="FOLDER", help="print the verdicts of a run's output folder"
+        "--show", type=user_path, metavar="FOLDER", help="print the verdicts of a run's output folder"
     )
     given = parser.parse_args(arguments)
     try:

@@ -24,6 +24,7 @@ from tqdm import tqdm
 from transformers.utils import logging
 
 from lib.models.architectures import SIZES, Architecture
+from lib.paths import user_path
 from lib.pruning.methods import Method, make
 from lib.study import bench as benches
 from lib.study import cost, timing
@@ -432,7 +433,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Time a LLaVA with random weights, part by part and as a whole, pruned and unpruned, and write CSV rows. "
         "Rows already there are skipped, so a run can be stopped and repeated until it says that nothing is left.",
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder of the CSV files")
+    parser.add_argument("--out", type=user_path, required=True, help="folder of the CSV files")
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:0")
     parser.add_argument("--size", choices=[*SIZES], help="default: full on an accelerator, small on a host")
     parser.add_argument(

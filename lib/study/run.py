@@ -18,7 +18,7 @@ import nbformat
 import papermill
 from papermill.exceptions import PapermillExecutionError
 
-from lib.paths import ROOT
+from lib.paths import ROOT, user_path
 from lib.study.files import alone, whole
 from lib.study.records import provenance
 from lib.study.sweep import cells_digest, read_parameters, resolve
@@ -94,8 +94,8 @@ def _run_alone(notebook: Path, out: Path, values: Mapping[str, object]) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line, run, return the exit status: 0 done, 1 not finished, 2 a wrong parameter."""
     parser = argparse.ArgumentParser(prog="python -m lib.study.run", description=__doc__.split("\n\n")[0])
-    parser.add_argument("notebook", type=Path, metavar="NOTEBOOK")
-    parser.add_argument("out", type=Path, metavar="OUT", help="where the finished notebook goes")
+    parser.add_argument("notebook", type=user_path, metavar="NOTEBOOK")
+    parser.add_argument("out", type=user_path, metavar="OUT", help="where the finished notebook goes")
     parser.add_argument(
         "-p",
         nargs=2,
@@ -105,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="one parameter; may be repeated",
     )
     parser.add_argument(
-        "-f", type=Path, metavar="file.yml", help="parameters, flat or as a sweep (all, notebooks)"
+        "-f", type=user_path, metavar="file.yml", help="parameters, flat or as a sweep (all, notebooks)"
     )
     parser.add_argument("--set", default="", metavar="NAME", help="which of the notebook's sets in a sweep")
     given = parser.parse_args(arguments)

@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 import yaml
 
+from lib.paths import user_path
 from lib.study.files import cut_short
 
 SETS, BETWEEN = "sets", "--"
@@ -95,7 +96,8 @@ class Run:
     @property
     def output(self) -> str:
         """The folder it writes to, "" for the committed places."""
-        return str(self.parameters.get("output", ""))
+        asked = str(self.parameters.get("output", ""))
+        return str(user_path(asked)) if asked else ""
 
 
 def _cells(notebook: Path) -> list[dict]:

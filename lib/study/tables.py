@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from lib.paths import user_path
 from lib.study.files import whole
 from lib.study.stats import mean_intervals
 
@@ -134,7 +135,9 @@ def table_command(
     int
         Exit status: 0 done, 2 a bad argument.
     """
-    parser.add_argument("--out", type=Path, default=default, metavar="FILE.csv", help="where the rows go")
+    parser.add_argument(
+        "--out", type=user_path, default=default, metavar="FILE.csv", help="where the rows go"
+    )
     given = parser.parse_args(arguments)
     try:
         if given.out.suffix != ".csv":

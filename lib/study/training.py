@@ -27,6 +27,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lib.models import embedded
+from lib.paths import user_path
 from lib.study import records, train_decoder, train_tower
 from lib.study.drawing import Paused
 from lib.study.files import alone, whole
@@ -399,7 +400,7 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m lib.study.training",
         description="Train the embedded model; repeat the command to go on.",
     )
-    made.add_argument("--out", type=Path, required=True, help="folder that gets checkpoints/ and model/")
+    made.add_argument("--out", type=user_path, required=True, help="folder that gets checkpoints/ and model/")
     made.add_argument("--seed", type=int, default=0, help="of weights and pictures (default: 0)")
     made.add_argument("--scale", type=float, default=1.0, help="factor of all step counts (default: 1)")
     made.add_argument(

@@ -3,9 +3,8 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from lib.paths import ROOT, RUNS
+from lib.paths import ROOT, RUNS, user_path
 from lib.study import explorer
 from lib.study.site.pages import HERE, write_sources
 
@@ -13,9 +12,11 @@ from lib.study.site.pages import HERE, write_sources
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the sources, let Sphinx build them; return its exit status. A warning is an error."""
     parser = argparse.ArgumentParser(prog="python -m lib.study.site", description=__doc__)
-    parser.add_argument("--out", type=Path, default=RUNS / "report", metavar="FOLDER", help="where to build")
     parser.add_argument(
-        "--explorer", type=Path, metavar="FILE.json", help="use this one instead of asking the model now"
+        "--out", type=user_path, default=RUNS / "report", metavar="FOLDER", help="where to build"
+    )
+    parser.add_argument(
+        "--explorer", type=user_path, metavar="FILE.json", help="use this one instead of asking the model now"
     )
     given = parser.parse_args(arguments)
     try:
