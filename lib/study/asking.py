@@ -16,6 +16,7 @@ from tqdm import tqdm
 from transformers import LogitsProcessorList
 
 from lib.models.hub import Loaded
+from lib.models.prompts import encoded, without_marks, written
 from lib.models.prune import prune
 from lib.study import journal, records, shards
 from lib.study.benchmarks import METRICS, Asked, Benchmark, Rows, answer_text, ask
@@ -108,11 +109,10 @@ def prompt_of(processor, prompt: str, media: str, template: str) -> str:
         raise ValueError(
             f"{type(processor).__name__} reads no {media}; choose other benchmarks or another model"
         )
-    prompt = prompt.replace(token, "").strip()  # a placeholder in a question would ask for a second picture
+    prompt = without_marks(processor, prompt).strip()
     if template == "own" and getattr(processor, "chat_template", None):
         content = [{"type": media}, {"type": "text", "text": prompt}]
-        talk = [{"role": "user", "content": content}]
-        return processor.apply_chat_template(talk, add_generation_prompt=True, tokenize=False)
+        return written(processor, [{"role": "user", "content": content}])
     return (VICUNA if template == "vicuna" else PLAIN).format(media=token, prompt=prompt)
 
 
@@ -144,15 +144,7 @@ def answers(session: Session, of: Benchmark, arm: Arm, puts: Sequence[Put]) -> l
     if session.square and of.media == "image":
         media = [squared(image, processor.image_processor.image_mean) for image in media]
     prompts = [prompt_of(processor, put.asked.prompt, of.media, session.template) for put in puts]
-    begin = processor.tokenizer.bos_token
-    twice = begin is not None and prompts[0].startswith(begin)  # some chat templates write the start token
-    inputs = processor(
-        **{f"{of.media}s": media},
-        text=prompts,
-        padding=True,
-        return_tensors="pt",
-        add_special_tokens=not twice,
-    ).to(model.device, model.dtype)
+    inputs = encoded(processor, prompts, **{f"{of.media}s": media}).to(model.device, model.dtype)
     text = [put.asked.question for put in puts]
     with torch.no_grad(), prune(model, arm.method, text=text, clip=loaded.clip) as trace:
         out = model.generate(

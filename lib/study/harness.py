@@ -48,7 +48,9 @@ from PIL import Image
 
 from lib.models.clip import ClipPair
 from lib.models.hub import Loaded, load
+from lib.models.prompts import encoded, written
 from lib.models.prune import prune
+from lib.paths import user_path
 from lib.pruning.checks import check_option
 from lib.pruning.methods import Method, make
 
@@ -116,7 +118,7 @@ def open_model(
         raise ValueError(f"dtype must be a torch type such as float16, got {dtype!r}")
     loaded = load(pretrained, clip=clip, dtype=stored, device=device)
     if chat_template is not None:
-        loaded.processor.chat_template = Path(chat_template).read_text(encoding="utf-8")
+        loaded.processor.chat_template = user_path(chat_template).read_text(encoding="utf-8")
     if not loaded.processor.chat_template:
         raise ValueError(f"chat_template must be given, as {pretrained} has none of its own")
     with prune(loaded.model, method, text=["what is this ?"], clip=loaded.clip):
@@ -147,14 +149,7 @@ def read_messages(
     if len(images) != 1 or kinds:
         raise ValueError(f"messages must hold one image and text, got {[part['type'] for part in parts]}")
     image = images[0] if isinstance(images[0], Image.Image) else Image.open(images[0])
-    turns = [
-        {
-            "role": message["role"],
-            "content": [part if part["type"] == "text" else {"type": "image"} for part in message["content"]],
-        }
-        for message in messages
-    ]
-    prompt = processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    prompt = written(processor, messages)
     said = "\n".join(
         part["text"]
         for message in messages
@@ -195,12 +190,8 @@ def answer(loaded: Loaded, method: Method, asks: Sequence[Ask], given: Mapping[s
     """Answer a batch under pruning, each answer cut before the first text that ends it."""
     kwargs, until = generation(given)
     model, processor = loaded.model, loaded.processor
-    inputs = processor(
-        images=[ask.image for ask in asks],
-        text=[ask.prompt for ask in asks],
-        padding=True,
-        return_tensors="pt",
-    ).to(model.device, model.dtype)
+    inputs = encoded(processor, [ask.prompt for ask in asks], images=[ask.image for ask in asks])
+    inputs = inputs.to(model.device, model.dtype)
     text = [ask.text for ask in asks]
     with torch.no_grad(), prune(model, method, text=text, clip=loaded.clip):
         out = model.generate(**inputs, **kwargs)
