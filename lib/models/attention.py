@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import torch
@@ -61,6 +61,10 @@ class Sight:
         return total / queries
 
 
+class _Seen(Exception):
+    """Raised by `glimpse` out of the module whose work ends there."""
+
+
 @dataclass(frozen=True)
 class _Probe:
     config: PreTrainedConfig
@@ -103,6 +107,13 @@ def probe(module: nn.Module, callback: Callable[[Sight], None]) -> Iterator[None
         raise ValueError(f"module is a {type(module).__name__} that another probe is watching")
     eager = sys.modules[type(module).__module__].eager_attention_forward
     kernel = ALL_ATTENTION_FUNCTIONS.get_interface(config._attn_implementation, eager)
+    with _watched(module, kernel, callback):
+        yield
+
+
+@contextmanager
+def _watched(module: nn.Module, kernel: Callable, callback: Callable[[Sight], None]) -> Iterator[None]:
+    config = module.config
     probed = copy.copy(config)
     vars(probed)["_attn_implementation_internal"] = NAME
     vars(probed)[_SLOT] = _Probe(config, kernel, callback)
@@ -111,6 +122,24 @@ def probe(module: nn.Module, callback: Callable[[Sight], None]) -> Iterator[None
         yield
     finally:
         module.config = config
+
+
+@torch.no_grad()
+def glimpse(module: nn.Module, hidden: Tensor, **kwargs) -> Sight:
+    """What the attention module `module` would attend with, given its input [B, S, D], without letting it attend.
+
+    The module itself projects, norms and rotates, so that every family's own way is taken; it is left at the kernel's door,
+    before anything is attended. No hook of it runs, and no cache is touched as none is given. `kwargs` are what its layer
+    would hand over besides: the mask, the rotary embeddings. A probe that watches the module sees nothing of this.
+    """
+    seen: list[Sight] = []
+
+    def leave(*args, **others):
+        raise _Seen
+
+    with _watched(module, leave, seen.append), suppress(_Seen):
+        module.forward(hidden, **kwargs)
+    return seen[0]
 
 
 def attention_rows(

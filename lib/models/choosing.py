@@ -13,6 +13,7 @@ from torch import Tensor
 from lib.models.anatomy import Anatomy
 from lib.models.pictures import Encoded, Picture, View, quotas
 from lib.models.vision import Given, row_seeds
+from lib.pruning.base import SHAPES
 from lib.pruning.methods import Choice, Cues, Method, Needs
 
 BUDGETS = ("crop", "image")
@@ -80,8 +81,8 @@ class Chooser:
         Parameters
         ----------
         encoded, pictures : the images and what became of them.
-        own : what the language model tells: "features" and "keys" [B, N, D], "attention" [B, H, N], "prompt_attention"
-            [B, T, N], "prompt" [B, T, W], "prompt_valid" [B, T]. Without features, the projector's input.
+        own : what the language model tells, by the names and in the shapes of `Cues`, N counting the tokens of the row
+            with most. Without features, the projector's input.
         before : the decision at the cut before, if there is one.
         stage : which of the method's cuts this is.
         """
@@ -196,11 +197,11 @@ class Chooser:
         found |= {name: values[tiles] for name, values in encoded.tiles.items()}
         found["features"] = encoded.features[rows] if "features" not in own else None
         for name, values in own.items():
-            if name in ("features", "keys"):
-                found[name] = values[samples[:, None], tokens]
-            elif name in ("attention", "prompt_attention"):
-                lines = values.transpose(1, 2)[samples[:, None], tokens]
-                found[name] = lines.transpose(1, 2).contiguous()
+            form = SHAPES.get(name, "BND")
+            if "N" in form:
+                axis = form.index("N")
+                lines = values.movedim(axis, 1)[samples[:, None], tokens]
+                found[name] = lines.movedim(1, axis).contiguous()
             else:
                 found[name] = values[samples]
         words, evidence = self.given.words, self.given.evidence

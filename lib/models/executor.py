@@ -21,7 +21,7 @@ from transformers import Cache
 from transformers.masking_utils import create_causal_mask
 
 from lib.models.anatomy import Anatomy
-from lib.models.attention import Sight, probe
+from lib.models.attention import Sight, glimpse, probe
 from lib.models.choosing import Chooser, Decision
 from lib.models.columns import (
     kept_columns,
@@ -63,7 +63,7 @@ class Executor:
             stack.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
         stack.callback(parts.projector.register_forward_hook(self._projected).remove)
         stack.callback(parts.decoder.register_forward_hook(self._decoded).remove)
-        if self.needs.attention or self.needs.prompt:
+        if self.needs.attention or self.needs.prompt or self.needs.attended_keys:
             for layer in self.schedule:
                 stack.enter_context(probe(parts.layers[layer - 1].self_attn, self._look))
         if parts.family.packs:
@@ -352,13 +352,14 @@ class Executor:
     def _prompt(self) -> dict[str, Tensor]:
         """The prompt's words as a method sees them, one row a sample."""
         call = self.call
-        if call.words is None:
+        if not self.needs.hears:
             return {}
         words = self._words(call.visual)
         real = torch.ones_like(call.visual) if call.mask is None else call.mask != 0
         last = (call.visual.long() * torch.arange(call.visual.shape[1], device=words.device)).amax(1)
         valid = take(real & ~call.visual, words) & (words > last[:, None])
-        return {"prompt": call.words[:: call.repeat], "prompt_valid": valid[:: call.repeat]}
+        told = {} if call.words is None else {"prompt": call.words[:: call.repeat]}
+        return told | {"prompt_valid": valid[:: call.repeat]}
 
     def _look(self, sight: Sight) -> None:
         call = self.call
@@ -368,7 +369,18 @@ class Executor:
         if self.needs.attention:
             call.attention = sight.row(last_real(mask, visual.shape[1]))
         if self.needs.prompt:
-            call.prompt_attention = sight.rows(self._words(visual)).mean(1)
+            call.prompt_attention = sight.rows(self._words(visual))
+        if self.needs.attended_keys:
+            call.keys = sight.key.transpose(1, 2)
+
+    def _look_ahead(self, module: nn.Module, hidden: Tensor, kwargs: dict) -> None:
+        """See how the layer `module`, about to run on `hidden`, would attend if nothing were cut."""
+        call = self.call
+        visual, mask = call.state
+        names = ("attention_mask", "position_embeddings")
+        told = {name: value for name, value in (kwargs | call.layer_kwargs).items() if name in names}
+        sight = glimpse(module.self_attn, module.input_layernorm(hidden), **told)
+        call.next_attention = sight.row(last_real(mask, visual.shape[1]))
 
     def _layer(self, number: int, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         call = self.call
@@ -383,8 +395,11 @@ class Executor:
         """Choose on entering a layer, hand the short sequence to it and its successors."""
         call = self.call
         before = call.cuts[-1] if call.cuts else None
-        decision = self._choose(call.pictures, self._cues(module, hidden, before))
+        if self.needs.next_attention:
+            self._look_ahead(module, hidden, kwargs)
+        decision = self._choose(call.pictures, self._cues(module, hidden, before, kwargs))
         index, positions = self._apply(number, decision, self._positions(kwargs, call.visual.shape[1]))
+        call.places = positions
         local = index if before is None else torch.searchsorted(before.index.contiguous(), index.contiguous())
         short = take(hidden, local)
         if self.method.positions == "original":
@@ -408,34 +423,53 @@ class Executor:
         )  # the first of four axes counts the text
         return self.anatomy.decoder.rotary_emb(hidden, position_ids=positions)
 
-    def _cues(self, module: nn.Module, hidden: Tensor, before: Cut | None) -> dict[str, Tensor]:
+    def _cues(self, module: nn.Module, hidden: Tensor, before: Cut | None, kwargs: dict) -> dict[str, Tensor]:
         """What can be seen on entering the layer `module`, one row a sample, every token at its first place."""
         call, needs = self.call, self.needs
         one = slice(None, None, call.repeat)  # a beam search has expanded the rows, at prefill still alike
-        columns = call.columns[one]
-        gone = None
+        hidden = hidden[one]
+        columns, gone = call.columns[one], None
+        words = self._words(call.state[0])[one] if needs.hears else None
         if before is not None:
             gone = ~before.stays[one].gather(1, columns)
             columns = torch.searchsorted(before.index[one].contiguous(), columns.contiguous())
             columns = columns.clamp(max=hidden.shape[1] - 1)
-        entering = take(hidden[one], columns)
-        own = {"features": entering}
+        entering = take(hidden, columns)
+        seen, told = {"features": entering}, {}  # [B, N, ...] and [B, T, ...]
         if needs.keys:
-            own["keys"] = module.self_attn.k_proj(
+            seen["keys"] = module.self_attn.k_proj(
                 entering if needs.keys == "raw" else module.input_layernorm(entering)
             )
-        for name in ("attention", "prompt_attention"):
-            row = getattr(call, name)
-            if row is not None:
-                own[name] = row[one].gather(2, columns[:, None].expand(-1, row.shape[1], -1))
+        if needs.attended_keys:
+            keys = call.keys[one]
+            seen["attended_keys"] = take(keys, columns).flatten(2)
+            told["prompt_keys"] = take(keys, words).flatten(2)
+        if needs.final_states:
+            norm = self.anatomy.decoder.norm
+            seen["final_states"], told["prompt_states"] = norm(entering), norm(take(hidden, words))
+        if needs.rotary:
+            angles = self._angles(hidden, kwargs)
+            seen["rotary"], told["prompt_rotary"] = take(angles, columns), take(angles, words)
+        rows = ("attention", "next_attention", "prompt_attention")
+        for name in rows:
+            if getattr(call, name) is not None:
+                seen[name] = take(getattr(call, name)[one].movedim(-1, 1), columns)
         if gone is not None:
-            own = {
-                name: value.masked_fill(
-                    gone[..., None] if value is entering or name == "keys" else gone[:, None], 0
-                )
-                for name, value in own.items()
+            seen = {
+                name: value.masked_fill(gone.reshape(*gone.shape, *[1] * (value.ndim - 2)), 0)
+                for name, value in seen.items()
             }
-        return own | self._prompt()
+        seen |= {name: seen[name].movedim(1, -1) for name in rows if name in seen}
+        return seen | told | self._prompt()
+
+    def _angles(self, hidden: Tensor, kwargs: dict) -> Tensor:
+        """Cosines and sines of the rotary angles of the sequence as it is now, side by side, one row a sample: float32."""
+        call = self.call
+        positions = call.places
+        if positions is None:
+            positions = self._positions(kwargs, call.visual.shape[1])
+        angles = torch.cat(self._rotary(hidden.float(), positions), -1)
+        return angles[:: call.repeat] if len(angles) > 1 else angles
 
     def _step(self, number: int, module: nn.Module, hidden: Tensor, kwargs: dict) -> Tensor:
         """A generation step on entering a cut's layer, whose cache is shorter than that of the layers before."""

@@ -87,7 +87,7 @@ def _check(method: Method, needs: Needs, anatomy: Anatomy) -> None:
     if list(cuts) != sorted(set(cuts)) or (len(cuts) > 1 and cuts[0] == 0):
         raise ValueError(f"cuts must ascend, several of them within the decoder only; got layers {cuts}")
     check_option("positions", method.positions, POSITIONS)
-    if cuts[0] == 0 and (needs.attention or needs.prompt or needs.keys):
+    if cuts[0] == 0 and needs.inside:
         raise ValueError(
             f"layer must be at least 1 for {method.name}, which looks into the language model; got 0"
         )

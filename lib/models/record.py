@@ -102,7 +102,8 @@ class Call:
 
     `visual` [B, S] tells which columns are visual and `columns` [B, N] where they are (beyond the end of a row's own, any).
     `placed` tells whether the caller gave position ids, `positions` are those with several axes. `decision` is the latest
-    choice and `cuts` are those made so far; `short_masks` the padding masks of a forward on a filled cache, by the layer of the cut.
+    choice and `cuts` are those made so far, `places` the position ids after the latest of several; `keys` [B, S', G, d] are those of
+    the layer before the next one; `short_masks` the padding masks of a forward on a filled cache, by the layer of the cut.
     """
 
     input_ids: Tensor
@@ -117,7 +118,10 @@ class Call:
     placed: bool = True
     positions: Tensor | None = None
     attention: Tensor | None = None
+    next_attention: Tensor | None = None
     prompt_attention: Tensor | None = None
+    keys: Tensor | None = None
+    places: Tensor | None = None
     decision: Decision | None = None
     cuts: list[Cut] = field(default_factory=list)
     record: Record | None = None

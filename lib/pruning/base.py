@@ -35,8 +35,15 @@ SHAPES: Mapping[str, str] = MappingProxyType(  # of the cues, one letter a size
         "attention": "BHN",
         "prompt": "BTW",
         "prompt_valid": "BT",
-        "prompt_attention": "BTN",
+        "prompt_attention": "BHTN",
+        "next_attention": "BHN",
         "keys": "BNd",
+        "attended_keys": "BNd",
+        "prompt_keys": "BTd",
+        "final_states": "BNW",
+        "prompt_states": "BTW",
+        "rotary": "BNR",
+        "prompt_rotary": "BTR",
         "evidence": "BN",
     }
 )
@@ -54,11 +61,26 @@ class Needs:
     projected: bool = False  # what the projector makes of the features
     text: bool = False  # the question's tokens from the paired text tower
     attention: bool = False  # attention of the last real prompt token, in the decoder layer before the cut
+    next_attention: bool = False  # the same in the decoder layer at the cut, on all tokens that enter it
     words: bool = False  # the prompt's words as the language model reads them, before it runs
     prompt: bool = False  # the prompt's words, and how each attends in the decoder layer before the cut
     keys: str | None = None  # key projection of the decoder layer at the cut: "raw" hidden state, or "normed"
+    attended_keys: bool = False  # rotated keys of the decoder layer before the cut, of tokens and words
+    final_states: bool = False  # hidden states at the cut after the decoder's last norm, of tokens and words
+    rotary: bool = False  # rotary position embeddings at the cut, of tokens and words
     evidence: bool = False  # a per-sample evidence mask, given by the caller
     seeds: bool = False  # one int a row, from that row's own content
+
+    @property
+    def hears(self) -> bool:
+        """Whether anything of the prompt's words is wanted."""
+        return self.words or self.prompt or self.attended_keys or self.final_states or self.rotary
+
+    @property
+    def inside(self) -> bool:
+        """Whether anything is wanted that only a layer of the language model can tell."""
+        reads = self.attention, self.next_attention, self.prompt, self.attended_keys, self.final_states
+        return any(reads) or self.rotary or self.keys is not None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -84,8 +106,15 @@ class Cues:
     attention: Tensor | None = None  # [B, H, N] decoder attention row over the visual tokens
     prompt: Tensor | None = None  # [B, T, W] input embeddings of all columns that are not visual
     prompt_valid: Tensor | None = None  # [B, T] bool, true on real words after the image
-    prompt_attention: Tensor | None = None  # [B, T, N] head-mean attention of these columns
+    prompt_attention: Tensor | None = None  # [B, H, T, N] attention of these columns over the visual tokens
+    next_attention: Tensor | None = None  # [B, H, N] as attention, in the layer that is about to run
     keys: Tensor | None = None  # [B, N, Dk] all heads concatenated
+    attended_keys: Tensor | None = None  # [B, N, Dk] after rotation, all heads concatenated
+    prompt_keys: Tensor | None = None  # [B, T, Dk] likewise of the columns that are not visual
+    final_states: Tensor | None = None  # [B, N, W] after the decoder's last norm
+    prompt_states: Tensor | None = None  # [B, T, W] likewise of the columns that are not visual
+    rotary: Tensor | None = None  # [B, N, R] cosines and sines of each token's rotary angles, side by side
+    prompt_rotary: Tensor | None = None  # [B, T, R] likewise of the columns that are not visual
     stage: int = -1  # which of the method's cuts this is, from 0; -1: the last, for most the only one
     among: Tensor | None = None  # [B, M] int64, ascending: tokens that are still there; None: all
     evidence: Tensor | None = None  # [B, N] bool
@@ -155,7 +184,9 @@ class Method(ABC):
         if self.stage == "encoder" and self.layer != 0:
             raise ValueError(f"layer must be 0, {self.name} prunes before the decoder; got {self.layer!r}")
         if self.stage == "staged" and self.layer != 0:
-            raise ValueError(f"layer must be 0, {self.name} cuts where its depths say; got {self.layer!r}")
+            raise ValueError(
+                f"layer must be 0, {self.name} cuts where its fields cuts and layers say; got {self.layer!r}"
+            )
         if self.stage == "decoder" and self.layer == 0:
             raise ValueError(f"layer must be above 0, {self.name} reads the decoder; got {self.layer!r}")
 

@@ -31,9 +31,13 @@ BROUGHT: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "projected": ("projected",),
         "text": ("tokens", "sentence", "text_valid", "text_special", "text_importance"),
         "attention": ("attention",),
+        "next_attention": ("next_attention",),
         "words": ("prompt", "prompt_valid"),
         "prompt": ("prompt", "prompt_valid", "prompt_attention"),
         "keys": ("keys",),
+        "attended_keys": ("attended_keys", "prompt_keys", "prompt_valid"),
+        "final_states": ("final_states", "prompt_states", "prompt_valid"),
+        "rotary": ("rotary", "prompt_rotary", "prompt_valid"),
         "evidence": ("evidence",),
         "seeds": ("seeds",),
     }
@@ -60,6 +64,10 @@ def make_cues(seed: int = 0, batch: int = 2, grid: tuple[int, int] = SQUARE, wid
     def positive(*shape: int) -> Tensor:
         return torch.rand(*shape, generator=generator)
 
+    def circle(count: int) -> Tensor:
+        angles = torch.arange(count)[:, None] / torch.tensor([1.0, 8.0]) + positive(batch, 1, 1)
+        return torch.cat([angles.cos(), angles.cos(), angles.sin(), angles.sin()], -1)
+
     return Cues(
         grid=grid,
         features=normal(batch, tokens, width),
@@ -79,7 +87,14 @@ def make_cues(seed: int = 0, batch: int = 2, grid: tuple[int, int] = SQUARE, wid
         projected=normal(batch, tokens, width),
         prompt=normal(batch, 5, width),
         prompt_valid=torch.tensor([False, True, True, True, True]).expand(batch, -1),
-        prompt_attention=positive(batch, 5, tokens),
+        prompt_attention=positive(batch, 4, 5, tokens),
+        next_attention=positive(batch, 4, tokens),
+        attended_keys=normal(batch, tokens, width),
+        prompt_keys=normal(batch, 5, width),
+        final_states=normal(batch, tokens, width),
+        prompt_states=normal(batch, 5, width),
+        rotary=circle(tokens),
+        prompt_rotary=circle(5),
     )
 
 
@@ -112,15 +127,21 @@ def _wanted(needs: Needs, need: str) -> bool:
 
 
 def rows() -> list[dict[str, str]]:
-    """One row a cue, written from the source of `Cues` and `Needs`: its name, what it is, how to ask for it."""
-    need_of = {cue: need for need, brought in BROUGHT.items() for cue in brought}
+    """One row a cue, written from the source of `Cues` and `Needs`: its name, what it is, how to ask for it.
+
+    Of several needs that bring a cue, the first is explained.
+    """
+    needs_of: dict[str, list[str]] = {}
+    for need, brought in BROUGHT.items():
+        for cue in brought:
+            needs_of.setdefault(cue, []).append(need)
     told, wanted = _comments(Cues), _comments(Needs)
     return [
         {
             "cue": f"cues.{field.name}",
             "what it is": told[field.name],
-            "ask with Needs(...)": need_of.get(field.name, "always there"),
-            "meaning of the need": wanted.get(need_of.get(field.name, ""), ""),
+            "ask with Needs(...)": " or ".join(needs_of.get(field.name, ["always there"])),
+            "meaning of the need": wanted.get(needs_of.get(field.name, [""])[0], ""),
         }
         for field in fields(Cues)
     ]

@@ -25,11 +25,11 @@ from lib.pruning.cues import (
     recency_detrended,
     to_unit_range,
 )
+from lib.pruning.dart import Dart
 from lib.pruning.merging import average_into_kept
 from lib.pruning.peers import (
     CDPruner,
     CentreCrop,
-    Dart,
     DivPrune,
     Downsample,
     HoloV,
@@ -41,8 +41,9 @@ from lib.pruning.peers import (
     VisPruner,
 )
 from lib.pruning.precision import wide
+from lib.pruning.pyramiddrop import PyramidDrop
 from lib.pruning.selection import ENGINES, adaptive_nms, split_top_k, top_k
-from lib.pruning.staged import PyramidDrop, SparseVLM
+from lib.pruning.sparsevlm import SparseVLM
 
 __all__ = [
     "NAMES",

@@ -370,49 +370,6 @@ class HoloV(Method):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dart(Method):
-    """A few pivots, and the tokens that resemble them least.
-
-    Source: DART (arXiv 2502.11494).
-    """
-
-    name: ClassVar[str] = "dart"
-    stage: ClassVar[str] = "decoder"
-    paper: ClassVar[str] = "Duplication decides, not importance: tokens least similar to a few pivots stay."
-    code: ClassVar[str] = (
-        "Pivots by the L1 norm of keys, equal numbers of unlike tokens a pivot, so budgets are missed."
-    )
-    ours: ClassVar[str] = "Pivots among visual tokens only; pivots take turns until exactly k are kept."
-
-    positions: str = "original"  # pruned inside the language model
-    layer: int = 2  # paper's setting for LLaVA
-    pivots: int = 4  # released code: four among the visual tokens
-
-    def __post_init__(self) -> None:
-        Method.__post_init__(self)
-        check_integer("pivots", self.pivots, least=1)
-
-    def needs(self) -> Needs:
-        return Needs(keys="normed")
-
-    def choose(self, cues: Cues) -> Choice:
-        keys = self.see(cues, "keys")
-        check_scores("features", cues.features)
-        count = self.budget(cues)
-        norm = keys.float().abs().sum(-1)
-        pivots = highest(norm, min(self.pivots, count))
-        likeness = cosine(cues.features, gather_rows(cues.features, pivots))  # [B, N, P]
-        chosen = torch.zeros_like(norm, dtype=torch.bool).scatter(1, pivots, True)
-        picks, missing = [pivots], count - pivots.shape[1]
-        for place in range(pivots.shape[1]):
-            share = (place + 1) * missing // pivots.shape[1] - place * missing // pivots.shape[1]
-            unlike = highest((-likeness[..., place]).masked_fill(chosen, -torch.inf), share)
-            chosen = chosen.scatter(1, unlike, True)
-            picks.append(unlike)
-        return Choice(torch.cat(picks, 1).sort(dim=-1).values, {"norm": norm})
-
-
-@dataclass(frozen=True, kw_only=True)
 class ToMe(Method):
     """Merge the most similar pairs, round by round, until k tokens are left.
 

@@ -18,7 +18,7 @@ from transformers import DynamicCache
 
 from lib.models.anatomy import Anatomy
 from lib.models.architectures import Architecture
-from lib.models.attention import Sight, probe
+from lib.models.attention import Sight, glimpse, probe
 from lib.models.clip import ClipPair, encode_text, patches
 from lib.models.embedded import IMAGE
 from lib.models.prune import prune
@@ -201,10 +201,18 @@ class Bench:
                 pieces.append(partial(sight.row, last))
             if needs.prompt:
                 rows = torch.arange(last + 1 - self.text, last + 1, device=self.device).repeat(batch, 1)
-                pieces.append(partial(_mean_rows, sight, rows))
+                pieces.append(partial(sight.rows, rows))
+            states = self._normal(batch, lengths[layer - 1], self.sizes.width)
+            if needs.next_attention:
+                angles = self.anatomy.decoder.rotary_emb(
+                    states, position_ids=torch.arange(states.shape[1], device=self.device)[None]
+                )
+                pieces.append(partial(_look_ahead, layers[layer].self_attn, states, angles))
+            if needs.final_states:
+                pieces.append(partial(self.anatomy.decoder.norm, states))
             if needs.keys is not None:
-                states = self._normal(batch, lengths[layer - 1] - self.text, self.sizes.width)
-                pieces.append(partial(layers[layer].self_attn.k_proj, states))
+                visual = states[:, : lengths[layer - 1] - self.text].contiguous()
+                pieces.append(partial(layers[layer].self_attn.k_proj, visual))
         return partial(_each, pieces)
 
     def selection(self, method: Method, batch: int) -> Work:
@@ -285,8 +293,10 @@ def _each(pieces: Sequence[Work]) -> list[object]:
     return [piece() for piece in pieces]
 
 
-def _mean_rows(sight: Sight, rows: Tensor) -> Tensor:
-    return sight.rows(rows).mean(1)
+def _look_ahead(module: nn.Module, hidden: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
+    """The last column's attention in a layer that has not run; `hidden` [B, S, D] enters its attention module."""
+    sight = glimpse(module, hidden, attention_mask=None, position_embeddings=angles)
+    return sight.row(hidden.shape[1] - 1)
 
 
 @contextmanager

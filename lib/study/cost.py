@@ -177,8 +177,12 @@ def cue_macs(sizes: Architecture, method: Method, text: int = TEXT, words: int =
         found["vision cues"] += projector_macs(sizes)
     before = [sizes.tokens, *method.left(sizes.tokens)]
     for count in before[: len(method.schedule(sizes.layers))]:
-        rows = needs.attention + (text if needs.prompt else 0)
+        rows = needs.attention + needs.next_attention + (text if needs.prompt else 0)
         found["decoder cues"] += rows * (count + text) * sizes.width
+        if (
+            needs.next_attention
+        ):  # queries, keys and values of all columns, before the layer makes them of fewer
+            found["decoder cues"] += (count + text) * sizes.width**2 * (1 + 2 * sizes.kv_ratio)
         if needs.keys is not None:
             found["decoder cues"] += count * sizes.width * sizes.width * sizes.kv_ratio
     return found

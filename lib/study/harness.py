@@ -12,7 +12,7 @@ pretrained : folder, or repository in the local hub cache; nothing is downloaded
 method : one of `lib.pruning.methods.NAMES`; "none", the default, keeps every visual token. "oracle" is refused, as no task
     says where its answer lies.
 any field of the method : `keep=64` (count), `keep=0.25` (share; `keep=1.0` is all, `keep=1` is one token),
-    `positions=original`, `saliency_layer=-2`, `depths=[0.25,0.5,0.75]`.
+    `positions=original`, `saliency_layer=-2`, `layers=[8,16,24]`.
 clip : the text side that belongs to the vision tower, for methods that hear the question; a checkpoint's own folder `clip`
     is found.
 hears : what such a method is told. "question", the default, leaves out the `pre_prompt` and `post_prompt` that the task

@@ -94,6 +94,8 @@ def arm_label(method: object, told: str = "asked") -> str:
         if field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()
         value = getattr(method, field.name)
+        if default is None and value is not None:  # some classes fill in what the other fields call for
+            default = getattr(dataclasses.replace(method, **{field.name: None}), field.name)
         if value != default:
             changed.append(f"{field.name}={value}")
     return method.name + ("/" + ",".join(changed) if changed else "") + TOLD[told]

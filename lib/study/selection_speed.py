@@ -25,6 +25,7 @@ from lib.paths import TABLES
 from lib.pruning import methods, selection
 from lib.pruning.duplicates import bipartite_merge
 from lib.pruning.merging import average_into_kept
+from lib.study.cost import TEXT
 from lib.study.tables import table_command
 
 COLUMNS = (
@@ -67,6 +68,11 @@ class Inputs:
             saliency=self.scores[:, None],
             keys=self.features,
             seeds=list(range(len(self.scores))),
+            attended_keys=self.features,
+            final_states=self.features,
+            prompt_keys=self.features[:, :TEXT],
+            prompt_states=self.features[:, :TEXT],
+            prompt_valid=torch.ones(len(self.scores), min(TEXT, self.features.shape[1]), dtype=torch.bool),
         )
 
 

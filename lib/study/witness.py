@@ -136,9 +136,21 @@ def sample_cues(
         }
     if needs.attention:
         cues["attention"] = shares(batch, sizes.heads, count)
-    if needs.prompt:
+    if needs.next_attention:
+        cues["next_attention"] = shares(batch, sizes.heads, count)
+    if needs.hears:
         cues |= {"prompt": normal(batch, text, sizes.width), "prompt_valid": flags(text)}
-        cues["prompt_attention"] = shares(batch, text, count)
+    if needs.prompt:
+        cues["prompt_attention"] = shares(batch, sizes.heads, text, count)
+    for need, width, names in (
+        ("attended_keys", sizes.kv_heads * sizes.head_width, ("attended_keys", "prompt_keys")),
+        ("final_states", sizes.width, ("final_states", "prompt_states")),
+        ("rotary", 2 * sizes.head_width, ("rotary", "prompt_rotary")),
+    ):
+        if getattr(needs, need):
+            cues |= {
+                name: normal(batch, rows, width) for name, rows in zip(names, (count, text), strict=True)
+            }
     if needs.keys is not None:
         cues["keys"] = 1 + 0.3 * normal(batch, count, sizes.kv_heads * sizes.head_width)
     if needs.seeds:

@@ -18,7 +18,8 @@ from testkit.families import ROWS, Row, generate, inputs_of, model_of, single, v
 DESAP = methods.DeSAP(keep=0.5, similarity="embedding")
 BEFORE = (DESAP, methods.ClsTopK(keep=0.5, saliency_layer=-1), methods.VisionZip(keep=0.5, saliency_layer=-1))
 INSIDE = (methods.FastV(keep=0.5), methods.AdaptPrune(keep=0.5, radius=2.0))
-STAGED = methods.PyramidDrop(keep=0.3, depths=(0.5, 0.75))
+STAGED = methods.PyramidDrop(keep=0.3, layers=(2, 3))
+DART = methods.Dart(keep=0.5)
 BOTH = (BEFORE[0], INSIDE[1])
 KERNELS = ("sdpa", "eager")
 every_row = pytest.mark.parametrize("row", ROWS, ids=str)
@@ -191,7 +192,7 @@ def test_cache_changes_nothing(row, positions, method):
 
 
 @every_row
-@pytest.mark.parametrize("method", [*BEFORE, *INSIDE, STAGED], ids=lambda method: method.name)
+@pytest.mark.parametrize("method", [*BEFORE, *INSIDE, STAGED, DART], ids=lambda method: method.name)
 def test_batch_equals_singles(row, method):
     model, inputs = model_of(row), inputs_of(row)
     with prune(model, method) as trace:

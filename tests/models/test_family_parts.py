@@ -124,6 +124,66 @@ def test_cues_are_those_of_their_tokens(row, layer):
     assert all(cues.vision_keys.shape[:2] == cues.features.shape[:2] for cues in seen)
 
 
+class Reader(methods.NoPruning):
+    """Keeps everything and tells one number a token of each cue from inside the language model."""
+
+    def needs(self):
+        return methods.Needs(
+            next_attention=True, attention=True, attended_keys=True, final_states=True, rotary=True
+        )
+
+    def choose(self, cues):
+        order = torch.arange(cues.prompt_valid.shape[1])
+        row, last = torch.arange(cues.batch), (cues.prompt_valid * order).argmax(-1)
+        told = {
+            "before": cues.attention.mean(1),
+            "next": cues.next_attention.mean(1),
+            "keys": cues.attended_keys.abs().sum(-1),
+            "last key": cues.prompt_keys[row, last].abs().sum(-1, keepdim=True).expand(-1, cues.count),
+            "states": cues.final_states.sum(-1),
+            "last state": cues.prompt_states[row, last].sum(-1, keepdim=True).expand(-1, cues.count),
+            "rotary": cues.rotary.sum(-1),
+            "near": (cues.rotary * cues.prompt_rotary[row, last, None]).sum(-1),
+        }
+        return replace(super().choose(cues), scores=told)
+
+
+@every_row
+@pytest.mark.parametrize("kernel", ["sdpa", "eager"])
+def test_cues_inside_the_language_model_are_the_model_s_own(row, kernel):
+    model, inputs = model_of(row, "eager"), inputs_of(row)
+    decoder, entered = model.model.language_model, []
+    hook = decoder.layers[2].register_forward_pre_hook(
+        lambda module, args, kwargs: entered.append((args[0], kwargs["position_embeddings"])),
+        with_kwargs=True,
+    )
+    with torch.no_grad():
+        out = model(**inputs, output_attentions=True, use_cache=True)
+    hook.remove()
+    hidden, rotary = entered[0]
+    final, angles = decoder.norm(hidden).sum(-1), torch.cat(rotary, -1).expand(len(hidden), -1, -1)
+    keys = out.past_key_values.layers[1].keys.abs().sum((1, 3))
+    expected = {
+        "before": out.attentions[1][:, :, -1].mean(1),
+        "next": out.attentions[2][:, :, -1].mean(1),
+        "keys": keys,
+        "last key": keys[:, -1:].expand_as(keys),
+        "states": final,
+        "last state": final[:, -1:].expand_as(keys),
+        "rotary": angles.sum(-1),
+        "near": (angles * angles[:, -1:]).sum(-1),
+    }
+    with prune(model_of(row, kernel), Reader(layer=2)) as trace, torch.no_grad():
+        model_of(row, kernel)(**inputs)
+    for name, values in expected.items():
+        for place, ids in enumerate(inputs["input_ids"]):
+            mine = values[place, ids == row.placeholder]
+            told = trace.scores[name][place, : len(mine)]
+            there = ~told.isnan()  # newlines between crops have no score
+            assert there.any()
+            torch.testing.assert_close(told[there], mine[there], atol=2e-5, rtol=1e-5)
+
+
 class Filled(methods.UniformGrid):
     """Puts one constant in the place of all kept features."""
 

@@ -1,5 +1,7 @@
 """Pruned runs against models that never heard of pruning: masks instead of dropped columns, short prompts."""
 
+from contextlib import ExitStack
+
 import pytest
 import torch
 
@@ -190,7 +192,16 @@ def test_later_cuts_see_what_is_left_at_its_first_place(any_model, tiny):
     """Attention, keys and states at the third cut equal those of a run in which the gone columns are masked."""
     inputs = tiny.inputs((5, 2))
     ids = inputs["input_ids"]
-    want = methods.Needs(attention=True, prompt=True, projected=True, keys="raw")
+    want = methods.Needs(
+        attention=True,
+        next_attention=True,
+        prompt=True,
+        projected=True,
+        keys="raw",
+        attended_keys=True,
+        final_states=True,
+        rotary=True,
+    )
     cuts = ((1, ((0, 2, 3, 4, 7, 9, 12),)), (2, RAGGED_WITHIN[:1]), (3, ((2, 9),)))
     method = tiny.Cuts(cuts=cuts, want=want)
     with prune(any_model, method), torch.no_grad():
@@ -201,11 +212,16 @@ def test_later_cuts_see_what_is_left_at_its_first_place(any_model, tiny):
     assert third.among.tolist() == [list(RAGGED_WITHIN[0])] * 2
     gone = torch.ones(16, dtype=torch.bool)
     gone[list(RAGGED_WITHIN[0])] = False
-    for values in (third.attention.mT, third.prompt_attention.mT, third.features, third.keys):
+    rows = (third.attention, third.next_attention, third.prompt_attention)
+    states = (third.features, third.keys, third.attended_keys, third.final_states, third.rotary)
+    for values in (*(row.movedim(-1, 1) for row in rows), *states):
         assert not values[:, gone].any()
         assert values[:, ~gone].any()
     # Rows of attention sum to one over the visual tokens that are left and the words, so they grow as tokens go.
     assert (third.prompt_attention.sum(-1) <= 1 + 1e-5).all()
+    norm, later = any_model.model.language_model.norm, any_model.model.language_model.layers[3]
+    assert torch.equal(third.final_states[:, ~gone], norm(third.features[:, ~gone]))
+    assert torch.equal(third.keys[:, ~gone], later.self_attn.k_proj(third.features[:, ~gone]))
     for row in range(2):
         columns = (ids[row] != tiny.image).nonzero()[:, 0]
         real = inputs["attention_mask"][row, columns].bool()
@@ -213,23 +229,68 @@ def test_later_cuts_see_what_is_left_at_its_first_place(any_model, tiny):
         assert third.prompt_valid[row].tolist() == (real & after).tolist()
         words = any_model.model.language_model.embed_tokens(ids[row, columns])
         assert torch.equal(third.prompt[row], words)
-        close(third.prompt_attention[row, -1], third.attention[row].mean(0), 1e-6)
+        close(third.prompt_attention[row, :, -1], third.attention[row], 1e-6)
 
 
-def test_attention_at_a_later_cut_equals_eager_weights_without_the_gone_columns(tiny, clip):
+@pytest.mark.parametrize("positions", ["original", "renumbered"])
+def test_cues_at_a_later_cut_equal_those_of_a_run_that_does_not_cut_there(tiny, clip, positions):
+    """Attention of the layer before the cut and of the layer at it, rotated keys, states and rotary angles."""
     model, inputs = tiny.model(attention="eager", clip=clip), tiny.inputs((5,))
-    kept = EVERY_OTHER
-    want = methods.Needs(attention=True, prompt=True, projected=True)
-    method = tiny.Cuts(cuts=((1, (kept,)), (3, (kept[:2],))), want=want)
+    core, kept = model.model.language_model, EVERY_OTHER
+    want = methods.Needs(
+        attention=True,
+        next_attention=True,
+        prompt=True,
+        projected=True,
+        attended_keys=True,
+        final_states=True,
+        rotary=True,
+    )
+    method = tiny.Cuts(cuts=((1, (kept,)), (3, (kept[:2],))), want=want, positions=positions)
     with prune(model, method), torch.no_grad():
         model(**inputs)
-    short = tiny.Fixed(kept=(kept,), layer=1)
+    cues = method.seen[1]
+    short = tiny.Fixed(kept=(kept,), layer=1, positions=positions)
     with prune(model, short), torch.no_grad():
-        weights = model(**inputs, output_attentions=True).attentions[2].mean(1)[0]
-    places = torch.tensor(kept)
-    close(method.seen[1].attention[0].mean(0)[places], weights[-1, 2 : 2 + len(kept)], 2e-6)
-    words = torch.cat([weights[:2], weights[2 + len(kept) :]])[:, 2 : 2 + len(kept)]
-    close(method.seen[1].prompt_attention[0][:, places], words, 2e-6)
+        out = model(**inputs, output_attentions=True, use_cache=True)
+        states = []
+        with core.layers[3].register_forward_pre_hook(lambda module, args: states.append(args[0])):
+            model(**inputs)
+    before, at = (out.attentions[layer][0] for layer in (2, 3))
+    places, columns = torch.tensor(kept), slice(2, 2 + len(kept))
+    words = torch.cat([torch.arange(2), torch.arange(2 + len(kept), before.shape[1])])
+    close(cues.attention[0][:, places], before[:, -1, columns], 2e-6)
+    close(cues.next_attention[0][:, places], at[:, -1, columns], 2e-6)
+    close(cues.prompt_attention[0][:, :, places], before[:, words, columns], 2e-6)
+    keys = out.past_key_values.layers[2].keys[0].transpose(0, 1).flatten(1)
+    assert torch.equal(cues.attended_keys[0, places], keys[columns])
+    assert torch.equal(cues.prompt_keys[0], keys[words])
+    final = core.norm(states[0][0])
+    close(cues.final_states[0, places], final[columns], 1e-6)
+    close(cues.prompt_states[0], final[words], 1e-6)
+    now = torch.cat([torch.arange(2), 2 + places, torch.arange(18, 23)])
+    ids = torch.arange(len(now)) if positions == "renumbered" else now
+    angles = torch.cat(core.rotary_emb(final, position_ids=ids[None]), -1)[0]
+    assert torch.equal(cues.rotary[0, places], angles[columns])
+    assert torch.equal(cues.prompt_rotary[0], angles[words])
+
+
+def test_looking_ahead_touches_nothing(any_model, tiny):
+    """No layer runs twice, no cache is filled twice, no hook of the attention module runs, no bit changes."""
+    inputs = tiny.inputs((5, 2))
+    plain = tiny.Cuts(cuts=((1, (EVERY_OTHER,)), (2, (EVERY_OTHER[:4],)), (3, (EVERY_OTHER[:2],))))
+    ahead = tiny.Cuts(cuts=plain.cuts, want=methods.Needs(next_attention=True, attention=True))
+    calls, found = [], []
+    with ExitStack() as stack:
+        for layer in any_model.model.language_model.layers:
+            stack.enter_context(layer.self_attn.register_forward_hook(lambda *call: calls.append(1)))
+        for method in (plain, ahead):
+            with prune(any_model, method), torch.no_grad():
+                found.append(any_model(**inputs, use_cache=True))
+    assert len(calls) == 2 * tiny.layers
+    assert torch.equal(found[0].logits, found[1].logits)
+    for one, other in zip(*(out.past_key_values.layers for out in found), strict=True):
+        assert torch.equal(one.keys, other.keys)
 
 
 @pytest.mark.parametrize("keep", [4, 6, 7, 16])

@@ -149,20 +149,6 @@ def test_trim_keeps_what_the_question_picks_and_the_mean_of_the_rest():
     assert methods.make("trim", keep=7, aggregate=False).choose(cues).features is None
 
 
-def test_dart_takes_turns():
-    cues = make_cues(6)
-    kept = methods.make("dart", keep=11).choose(cues).kept
-    for row in range(2):
-        like = cosines(cues.features[row])
-        pivots = best(cues.keys[row].abs().sum(-1).tolist(), 4)
-        expected = list(pivots)
-        for place, pivot in enumerate(pivots):
-            left = [i for i in range(36) if i not in expected]
-            share = (place + 1) * 7 // 4 - place * 7 // 4
-            expected += sorted(left, key=lambda i: (like[i, pivot], i))[:share]
-        assert kept[row].tolist() == sorted(expected)
-
-
 def test_pooling_averages_windows():
     cues = make_cues(7)
     choice = methods.make("pool", keep=9).choose(cues)
@@ -186,8 +172,10 @@ def test_centre_crop_is_the_middle():
         ("cdpruner", "sentence"),
         ("cdpruner", "projected"),
         ("holov", "saliency"),
-        ("dart", "keys"),
-        ("dart", "features"),
+        ("dart", "attended_keys"),
+        ("dart", "prompt_keys"),
+        ("dart", "final_states"),
+        ("dart", "prompt_states"),
         ("tome", "features"),
         ("multicue", "tokens"),
         ("multicue", "saliency"),

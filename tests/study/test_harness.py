@@ -66,7 +66,7 @@ def test_fields_of_methods_do_not_hide_model_arguments(name):
         ("desap", {"keep": 64}, DeSAP(keep=64)),
         ("desap", {"keep": 1.0, "saliency_layer": -2.0}, DeSAP(keep=1.0, saliency_layer=-2)),
         ("cls", {"keep": 0.25, "merge": True}, ClsTopK(keep=0.25, merge=True)),
-        ("pyramiddrop", {"keep": 9, "depths": "[0.2,0.6]"}, PyramidDrop(keep=9, depths=(0.2, 0.6))),
+        ("pyramiddrop", {"keep": 9, "layers": "[2,3]"}, PyramidDrop(keep=9, layers=(2, 3))),
     ],
 )
 def test_arguments_as_the_parser_leaves_them(name, given, expected):
@@ -84,7 +84,7 @@ def test_arguments_as_the_parser_leaves_them(name, given, expected):
         ("fastv", {"keep": 64.0}, "keep must be .*64.0"),
         ("fastv", {"keep": -3.0}, "keep must be .*-3"),
         ("none", {"keep": 3}, "keep must stay None"),
-        ("pyramiddrop", {"keep": 9, "depths": "[0.2,"}, "depths must be a JSON list, got '\\[0.2,'"),
+        ("pyramiddrop", {"keep": 9, "layers": "[2,"}, "layers must be a JSON list, got '\\[2,'"),
     ],
 )
 def test_bad_arguments(name, given, message):

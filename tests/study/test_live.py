@@ -472,4 +472,4 @@ def test_fields_of_a_method_are_typed():
         "vanilla",
         -2,
     )
-    assert dict(live.method_of("pyramiddrop/depths=[0.25,0.5]")[1]) == {"depths": (0.25, 0.5)}
+    assert dict(live.method_of("pyramiddrop/layers=[2,3]")[1]) == {"layers": (2, 3)}

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from lib.pruning.methods import make
 from lib.study import records
 from testkit.frames import accuracy_rows, measure_rows
 
@@ -27,6 +28,14 @@ def test_arm_label_names_only_what_changed():
     assert records.arm_label(Toy(merge=False, share=1.0)) == "toy/share=1.0,merge=False"
     with pytest.raises(ValueError, match="dataclass instance"):
         records.arm_label("toy")
+
+
+def test_a_field_that_a_class_fills_in_is_told_only_where_it_was_given():
+    assert records.arm_label(make("sparsevlm", keep=3)) == "sparsevlm"
+    assert records.arm_label(make("sparsevlm", keep=3, version="v2")) == "sparsevlm/version=v2"
+    given = make("sparsevlm", keep=3, version="v2", positions="renumbered")
+    assert records.arm_label(given) == "sparsevlm/positions=renumbered,version=v2"
+    assert records.arm_label(make("desap", keep=3, key_tokens=4)) == "desap/key_tokens=4"
 
 
 def test_write_and_read_back_with_provenance(tmp_path):

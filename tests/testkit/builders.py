@@ -77,11 +77,11 @@ def degenerate_cues(
             "subnormal": like * torch.finfo(dtype).tiny / 8,
         }[features]
 
-    made = {name: score(getattr(cues, name)) for name in ("saliency", "attention", "prompt_attention")}
-    made |= {
-        name: feature(getattr(cues, name))
-        for name in ("features", "patches", "keys", "vision_keys", "projected", "prompt")
-    }
+    rows = ("saliency", "attention", "next_attention", "prompt_attention")
+    made = {name: score(getattr(cues, name)) for name in rows}
+    states = ("features", "patches", "keys", "vision_keys", "projected", "prompt")
+    states += ("attended_keys", "prompt_keys", "final_states", "prompt_states")
+    made |= {name: feature(getattr(cues, name)) for name in states}
     return cast(dataclasses.replace(cues, **made), dtype)
 
 
