@@ -8,8 +8,6 @@ norm) and then calls the kernel that was there before.
 
 from __future__ import annotations
 
-import copy
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -17,7 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from lib.models.borrowed import kernel_name, kernel_of, register_kernel, with_kernel
 
 NAME = "visual_token_probe"
 _SLOT = "_visual_token_probe"
@@ -87,7 +86,7 @@ def _forward(module, query, key, value, attention_mask, **kwargs):
         module.config = probed
 
 
-ALL_ATTENTION_FUNCTIONS.register(NAME, _forward)
+register_kernel(NAME, _forward)
 
 
 @contextmanager
@@ -103,19 +102,16 @@ def probe(module: nn.Module, callback: Callable[[Sight], None]) -> Iterator[None
         If the module is already being probed.
     """
     config = module.config
-    if config._attn_implementation == NAME:
+    if kernel_name(config) == NAME:
         raise ValueError(f"module is a {type(module).__name__} that another probe is watching")
-    eager = sys.modules[type(module).__module__].eager_attention_forward
-    kernel = ALL_ATTENTION_FUNCTIONS.get_interface(config._attn_implementation, eager)
-    with _watched(module, kernel, callback):
+    with _watched(module, kernel_of(module), callback):
         yield
 
 
 @contextmanager
 def _watched(module: nn.Module, kernel: Callable, callback: Callable[[Sight], None]) -> Iterator[None]:
     config = module.config
-    probed = copy.copy(config)
-    vars(probed)["_attn_implementation_internal"] = NAME
+    probed = with_kernel(config, NAME)
     vars(probed)[_SLOT] = _Probe(config, kernel, callback)
     module.config = probed
     try:

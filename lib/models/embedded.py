@@ -16,6 +16,7 @@ from tokenizers import Regex, Tokenizer, pre_tokenizers, processors
 from tokenizers.models import WordLevel
 from transformers import (
     CLIPConfig,
+    CLIPImageProcessorPil,
     CLIPModel,
     CLIPTextConfig,
     CLIPVisionConfig,
@@ -25,11 +26,6 @@ from transformers import (
     LlavaProcessor,
     PreTrainedTokenizerFast,
 )
-
-try:  # transformers names the class that needs no torchvision in recent versions only
-    from transformers import CLIPImageProcessorPil as ImageProcessor
-except ImportError:
-    from transformers import CLIPImageProcessor as ImageProcessor
 
 # The end token must not have id 2: transformers then pools the text as the first CLIP releases did (largest id).
 SPECIAL = ("<pad>", "<unk>", "<s>", "</s>", "<image>", "USER:", "ASSISTANT:")
@@ -196,7 +192,7 @@ def llava_model(sizes: Sizes, clip: CLIPModel, vocab: int) -> LlavaForConditiona
 
 def processor(sizes: Sizes, vocab: dict[str, int]) -> LlavaProcessor:
     """The processor of the embedded model."""
-    image = ImageProcessor(
+    image = CLIPImageProcessorPil(
         do_resize=True,
         size={"shortest_edge": sizes.image},
         crop_size={"height": sizes.image, "width": sizes.image},

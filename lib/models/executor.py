@@ -17,11 +17,10 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from transformers import Cache
-from transformers.masking_utils import create_causal_mask
 
 from lib.models.anatomy import Anatomy
 from lib.models.attention import Sight, glimpse, probe
+from lib.models.borrowed import CACHE, arguments, cache_of, causal_mask
 from lib.models.choosing import Chooser, Decision
 from lib.models.columns import (
     kept_columns,
@@ -118,7 +117,7 @@ class Executor:
     # Sequence
 
     def _core(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
-        bound = inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments
+        bound = arguments(module, args, kwargs)
         if bound.get("input_ids") is None:
             raise ValueError(
                 "input_ids must be given: inputs_embeds alone do not say which columns are visual"
@@ -128,11 +127,9 @@ class Executor:
             "image": given.get("image") is not None or bound.get("pixel_values") is not None,
             "video": given.get("video") is not None or bound.get("pixel_values_videos") is not None,
         }
-        cache = bound.get("past_key_values")
+        cache = bound[CACHE]
         if any(kinds.values()) and cache is not None and cache.get_seq_length():
-            raise ValueError(
-                "past_key_values must be empty when images come in: later chunks cannot be pruned"
-            )
+            raise ValueError(f"{CACHE} must be empty when images come in: later chunks cannot be pruned")
         if kinds["video"] and (kinds["image"] or not self.anatomy.family.video):
             allowed = (
                 "images or videos in a batch, not both" if self.anatomy.family.video else "images, not videos"
@@ -148,12 +145,12 @@ class Executor:
         self.call = Call(bound["input_ids"], placed=bound.get("position_ids") is not None)
 
     def _decode(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        call, mask, cache = self.call, kwargs.get("attention_mask"), kwargs.get("past_key_values")
+        call, mask, cache = self.call, kwargs.get("attention_mask"), cache_of(kwargs)
         if call is None:
             raise ValueError("the language model must be reached through the whole model inside prune")
         if getattr(cache, "is_compileable", False) or (mask is not None and mask.ndim != 2):
             raise ValueError(
-                "past_key_values must be dynamic and attention_mask 2-D: a static cache cannot be pruned"
+                f"{CACHE} must be dynamic and attention_mask 2-D: a static cache cannot be pruned"
             )
         if self.schedule[0] and module.training and getattr(module, "gradient_checkpointing", False):
             raise ValueError("layer must be 0 with gradient checkpointing, which would select twice")
@@ -304,10 +301,10 @@ class Executor:
 
     def _continue(self, embeds: Tensor, kwargs: dict) -> dict:
         """A forward on a filled cache: generation steps, candidates of assisted decoding, a second turn."""
-        call, cache = self.call, kwargs["past_key_values"]
+        call, cache = self.call, cache_of(kwargs)
         record: Record | None = getattr(cache, RECORD, None)
         if record is None or (record.schedule, record.positions) != (self.schedule, self.method.positions):
-            raise ValueError("past_key_values were not filled by this method inside prune")
+            raise ValueError(f"{CACHE} was not filled by this method inside prune")
         new, held = embeds.shape[1], cache.get_seq_length()
         seen = held + record.before
         positions = kwargs.get("position_ids")
@@ -340,7 +337,7 @@ class Executor:
                 wrong = int(positions.reshape(-1)[0]) != first
         if wrong:
             raise ValueError(
-                f"past_key_values stand for {seen} columns, which this input of {new} does not continue: for "
+                f"{CACHE} stands for {seen} columns, which this input of {new} does not continue: for "
                 "a second turn after layer 0, pass only new input_ids and the mask of the whole conversation"
             )
 
@@ -483,22 +480,16 @@ class Executor:
         return hidden
 
     def _causal(self, number: int, hidden: Tensor, mask: Tensor | None, kwargs: dict) -> Tensor | None:
-        cache: Cache | None = kwargs.get("past_key_values")
-        return create_causal_mask(
-            config=self.anatomy.decoder.config,
-            inputs_embeds=hidden,
-            attention_mask=mask,
-            past_key_values=cache,
-            layer_idx=number,
-        )
+        return causal_mask(self.anatomy.decoder.config, hidden, mask, cache_of(kwargs), number)
 
     def _decoded(self, module: nn.Module, args: tuple, output):
         """Give the states back their columns and let the cache remember what it lacks."""
         call, self.call = self.call, None
         if not call.prefill:
             return output
-        if output.past_key_values is not None:
-            setattr(output.past_key_values, RECORD, Record(self.method.positions, tuple(call.cuts)))
+        cache = cache_of(output)
+        if cache is not None:
+            setattr(cache, RECORD, Record(self.method.positions, tuple(call.cuts)))
         last = call.cuts[-1]
         output.last_hidden_state = put_back(output.last_hidden_state, last.index, last.total, last.alive)
         return output

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import torch
 from transformers import (
-    AutoImageProcessor,
     AutoModelForImageTextToText,
     AutoProcessor,
     PreTrainedModel,
@@ -16,6 +15,7 @@ from transformers import (
 )
 
 from lib.models.anatomy import Anatomy
+from lib.models.borrowed import AutoImageProcessor
 from lib.models.files import locate
 
 if TYPE_CHECKING:

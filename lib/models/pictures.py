@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from lib.models.borrowed import get_vision_window_index
+
 if TYPE_CHECKING:
     from lib.models.anatomy import Anatomy
 
@@ -139,8 +141,6 @@ def _picture(raster: Tensor, tile: tuple[int, int], first: int, tiles: int) -> P
 
 def window_order(anatomy: Anatomy, grids: list[list[int]]) -> Tensor:
     """Row of the merger for each visual token where the encoder works in windows (Qwen2.5-VL), [M]."""
-    from transformers.vision_utils import get_vision_window_index  # recent versions alone have it
-
     tower = anatomy.tower
     index, _ = get_vision_window_index(
         torch.tensor(grids),

@@ -14,6 +14,7 @@ from torch.nn.functional import interpolate
 
 from lib.models.anatomy import Anatomy
 from lib.models.attention import Sight, probe
+from lib.models.borrowed import kernel_name
 from lib.models.clip import ClipPair, TextCues, patches
 from lib.models.pictures import Encoded
 from lib.pruning.methods import Needs
@@ -79,7 +80,7 @@ class Watch:
                 f"saliency_layer must be a layer of {name} that sees the whole image ({', '.join(map(str, whole))}), "
                 f"got {layer}"
             )
-        if self.anatomy.unit > 1 and "flash" in tower.config._attn_implementation:
+        if self.anatomy.unit > 1 and "flash" in kernel_name(tower.config):
             raise ValueError(
                 f"saliency of {name} needs its vision tower in sdpa or eager attention: flash kernels see all images at once"
             )

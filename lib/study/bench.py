@@ -19,6 +19,7 @@ from transformers import DynamicCache
 from lib.models.anatomy import Anatomy
 from lib.models.architectures import Architecture
 from lib.models.attention import Sight, glimpse, probe
+from lib.models.borrowed import CACHE, cache_of, kernel_name
 from lib.models.clip import ClipPair, encode_text, patches
 from lib.models.embedded import IMAGE
 from lib.models.prune import prune
@@ -68,7 +69,7 @@ class Bench:
     @contextmanager
     def backend(self, name: str) -> Iterator[None]:
         """Run the whole model with another attention implementation."""
-        before = self.model.config._attn_implementation
+        before = kernel_name(self.model.config)
         self.model.set_attn_implementation(name)
         try:
             yield
@@ -111,7 +112,7 @@ class Bench:
 
         def run(call: Callable) -> DynamicCache:
             cache = DynamicCache(config=decoder.config)
-            call(inputs_embeds=embeds, past_key_values=cache, use_cache=True)
+            call(inputs_embeds=embeds, use_cache=True, **{CACHE: cache})
             return cache
 
         def plain() -> DynamicCache:
@@ -136,7 +137,7 @@ class Bench:
 
         def run(call: Callable) -> Tensor:
             states = call(
-                inputs_embeds=embeds, past_key_values=cache, position_ids=place, use_cache=True
+                inputs_embeds=embeds, position_ids=place, use_cache=True, **{CACHE: cache}
             ).last_hidden_state
             # The step has left its token, in a copy of the whole cache; the next call must find the same length again.
             for layer, (keys, values) in zip(cache.layers, filled, strict=True):
@@ -259,7 +260,7 @@ class Bench:
         """The model's own first forward; logits [B, V] of the last column, and the cache."""
         ids = self.ids(batch, self.sizes.tokens)
         out = self.model(input_ids=ids, pixel_values=pixels, logits_to_keep=1, use_cache=True)
-        return out.logits[:, -1], out.past_key_values
+        return out.logits[:, -1], cache_of(out)
 
     def _born(self, pixels: Tensor, batch: int, kept: int | None) -> tuple[Tensor, DynamicCache]:
         """The same on embeddings, with the first `kept` visual tokens alone."""
@@ -271,7 +272,7 @@ class Bench:
         words = decoder.embed_tokens(self.ids(batch, 0))
         embeds = torch.cat([words[:, :BEFORE], visual, words[:, BEFORE:]], dim=1)
         cache = DynamicCache(config=decoder.config)
-        states = decoder(inputs_embeds=embeds, past_key_values=cache, use_cache=True).last_hidden_state
+        states = decoder(inputs_embeds=embeds, use_cache=True, **{CACHE: cache}).last_hidden_state
         return self.model.lm_head(states[:, -1]), cache
 
     def _generate(
@@ -284,7 +285,7 @@ class Bench:
             if count in marks:
                 lap()
             if count < max(marks):
-                out = self.model(input_ids=token, past_key_values=cache, use_cache=True, logits_to_keep=1)
+                out = self.model(input_ids=token, use_cache=True, logits_to_keep=1, **{CACHE: cache})
                 logits = out.logits[:, -1]
         return cache
 

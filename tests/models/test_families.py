@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from lib.models.anatomy import FAMILIES, Anatomy
+from lib.models.borrowed import cache_of
 from lib.models.prune import prune
 from lib.pruning import methods
 from testkit.common import close
@@ -187,7 +188,7 @@ def test_cache_changes_nothing(row, positions, method):
     assert torch.equal(cached.sequences, plain.sequences)
     for left, right in zip(cached.logits, plain.logits, strict=True):
         close(left, right, 5e-5)
-    held = [cached.past_key_values.get_seq_length(layer) for layer in range(len(lengths))]
+    held = [cache_of(cached).get_seq_length(layer) for layer in range(len(lengths))]
     assert held == [length + 2 for length in lengths]
 
 

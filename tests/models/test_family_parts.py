@@ -10,6 +10,7 @@ import torch
 import transformers as hf
 
 from lib.models.anatomy import Anatomy
+from lib.models.borrowed import CACHE, cache_of
 from lib.models.clip import ClipPair
 from lib.models.columns import renumber
 from lib.models.last_layer import watch_last_layer
@@ -162,7 +163,7 @@ def test_cues_inside_the_language_model_are_the_model_s_own(row, kernel):
     hook.remove()
     hidden, rotary = entered[0]
     final, angles = decoder.norm(hidden).sum(-1), torch.cat(rotary, -1).expand(len(hidden), -1, -1)
-    keys = out.past_key_values.layers[1].keys.abs().sum((1, 3))
+    keys = cache_of(out).layers[1].keys.abs().sum((1, 3))
     expected = {
         "before": out.attentions[1][:, :, -1].mean(1),
         "next": out.attentions[2][:, :, -1].mean(1),
@@ -373,11 +374,11 @@ def test_prompts_and_images_must_belong_together(row):
     refuse(row, method, "text must hold one string per image, got 1 for 2", text="what")
     cache = hf.DynamicCache(config=model.config)
     with prune(model, method), torch.no_grad():
-        model(**inputs, past_key_values=cache)
+        model(**inputs, **{CACHE: cache})
         with pytest.raises(ValueError, match="must be empty when images come in"):
-            model(**inputs, past_key_values=cache)
+            model(**inputs, **{CACHE: cache})
         with pytest.raises(ValueError, match="no visual token"):
-            model(input_ids=inputs["input_ids"], past_key_values=cache)
+            model(input_ids=inputs["input_ids"], **{CACHE: cache})
 
 
 # Not for videos: there `generate` and a loop of one's own count apart in transformers itself, pruned or not.
@@ -392,7 +393,7 @@ def test_own_decode_loop_without_position_ids(row, layer, positions):
         out = model(**inputs, use_cache=True)
         for step, token in enumerate(auto.sequences[0, -3:]):
             close(out.logits[:, -1], auto.logits[step], 5e-5)
-            out = model(input_ids=token.view(1, 1), past_key_values=out.past_key_values)
+            out = model(input_ids=token.view(1, 1), **{CACHE: cache_of(out)})
 
 
 @rows("llava_next", "internvl", "qwen2_5_vl", "qwen3_vl")
@@ -406,7 +407,7 @@ def test_second_turn(row):
             turn = {"input_ids": asked, "attention_mask": torch.ones_like(asked)}
             if "mm_token_type_ids" in inputs:
                 turn["mm_token_type_ids"] = (asked == row.placeholder).int()
-            again = turn | {"past_key_values": first.past_key_values}
+            again = turn | {CACHE: cache_of(first)}
             if layer == 0:
                 with pytest.raises(ValueError, match=r"second turn|visual token"):
                     generate(model, again)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from lib.models.borrowed import CACHE, cache_of
 from lib.models.prune import prune
 from testkit.common import EVERY_OTHER, METHODS, RAGGED, TEXT, close
 
@@ -17,7 +18,7 @@ def test_cache_changes_nothing(any_model, tiny, layer, positions):
     assert torch.equal(cached.sequences, plain.sequences)
     for left, right in zip(cached.logits, plain.logits, strict=True):
         close(left, right, 2e-5)
-    lengths = [cached.past_key_values.get_seq_length(number) for number in range(tiny.layers)]
+    lengths = [cache_of(cached).get_seq_length(number) for number in range(tiny.layers)]
     total = inputs["input_ids"].shape[1] + 3
     assert lengths == [total] * layer + [total - 12] * (tiny.layers - layer)
 
@@ -32,14 +33,14 @@ def test_cache_changes_nothing_with_three_cuts(any_model, tiny, positions):
         asked = torch.cat([cached.sequences, torch.tensor([[8, 9, 10], [4, 5, 6]])], 1)
         mask = torch.cat([inputs["attention_mask"], torch.ones(2, 7, dtype=torch.long)], 1)
         turn = {"input_ids": asked, "attention_mask": mask}
-        second = tiny.greedy(any_model, turn | {"past_key_values": cached.past_key_values})
+        second = tiny.greedy(any_model, turn | {CACHE: cache_of(cached)})
         whole = tiny.greedy(any_model, turn | {"pixel_values": inputs["pixel_values"]})
     assert torch.equal(cached.sequences, plain.sequences)
     for left, right in zip(cached.logits, plain.logits, strict=True):
         close(left, right, 2e-5)
     assert torch.equal(second.sequences, whole.sequences)
     close(second.logits[-1], whole.logits[-1], 2e-5)
-    lengths = [second.past_key_values.get_seq_length(number) for number in range(tiny.layers)]
+    lengths = [cache_of(second).get_seq_length(number) for number in range(tiny.layers)]
     total = asked.shape[1] + 3
     assert lengths == [total, total - 9, total - 12, total - 14]
 
@@ -115,7 +116,7 @@ def test_own_decode_loop_without_position_ids(any_model, tiny, layer, positions)
         out = any_model(**inputs, use_cache=True)
         for step, token in enumerate(auto.sequences[0, -4:]):
             close(out.logits[:, -1], auto.logits[step], 2e-5)
-            out = any_model(input_ids=token.view(1, 1), past_key_values=out.past_key_values)
+            out = any_model(input_ids=token.view(1, 1), **{CACHE: cache_of(out)})
 
 
 def test_two_caches_under_one_context(model, tiny):
@@ -129,7 +130,7 @@ def test_two_caches_under_one_context(model, tiny):
             longer = dict(inputs)
             longer["input_ids"] = torch.cat([inputs["input_ids"], token], 1)
             longer["attention_mask"] = torch.ones_like(longer["input_ids"])
-            step = model(input_ids=token, past_key_values=out.past_key_values).logits
+            step = model(input_ids=token, **{CACHE: cache_of(out)}).logits
             close(step[:, 0], model(**longer).logits[:, -1])
 
 
@@ -139,7 +140,7 @@ def test_second_text_turn_after_a_decoder_stage(any_model, tiny):
         first = tiny.greedy(any_model, inputs)
         asked = torch.cat([first.sequences, torch.tensor([[8, 9, 10]])], 1)
         turn = {"input_ids": asked, "attention_mask": torch.ones_like(asked)}
-        cached = tiny.greedy(any_model, turn | {"past_key_values": first.past_key_values})
+        cached = tiny.greedy(any_model, turn | {CACHE: cache_of(first)})
         whole = tiny.greedy(any_model, turn | {"pixel_values": inputs["pixel_values"]})
     assert torch.equal(cached.sequences, whole.sequences)
     close(cached.logits[-1], whole.logits[-1], 2e-5)

@@ -6,17 +6,16 @@ import time
 
 import pytest
 import torch
-from transformers import LlavaProcessor
+from transformers import CLIPImageProcessorPil, LlavaProcessor
 
 from lib.models import files, hub
 from lib.models.clip import ClipPair
-from lib.models.embedded import ImageProcessor
 from lib.models.prune import prune
 from lib.pruning import methods
 
 
 def build_processor(tiny, side=56, patch=14, extra=1, special=None):
-    image = ImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
+    image = CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
     words = tiny.tokenizer(ends=False) if special is None else tiny.tokenizer(special, ends=False)
     return LlavaProcessor(
         image,

@@ -5,6 +5,7 @@ from contextlib import ExitStack
 import pytest
 import torch
 
+from lib.models.borrowed import cache_of
 from lib.models.prune import prune
 from lib.pruning import methods
 from testkit.common import EVERY_OTHER, METHODS, RAGGED, TEXT, close, logits_of
@@ -262,7 +263,7 @@ def test_cues_at_a_later_cut_equal_those_of_a_run_that_does_not_cut_there(tiny, 
     close(cues.attention[0][:, places], before[:, -1, columns], 2e-6)
     close(cues.next_attention[0][:, places], at[:, -1, columns], 2e-6)
     close(cues.prompt_attention[0][:, :, places], before[:, words, columns], 2e-6)
-    keys = out.past_key_values.layers[2].keys[0].transpose(0, 1).flatten(1)
+    keys = cache_of(out).layers[2].keys[0].transpose(0, 1).flatten(1)
     assert torch.equal(cues.attended_keys[0, places], keys[columns])
     assert torch.equal(cues.prompt_keys[0], keys[words])
     final = core.norm(states[0][0])
@@ -289,7 +290,7 @@ def test_looking_ahead_touches_nothing(any_model, tiny):
                 found.append(any_model(**inputs, use_cache=True))
     assert len(calls) == 2 * tiny.layers
     assert torch.equal(found[0].logits, found[1].logits)
-    for one, other in zip(*(out.past_key_values.layers for out in found), strict=True):
+    for one, other in zip(*(cache_of(out).layers for out in found), strict=True):
         assert torch.equal(one.keys, other.keys)
 
 

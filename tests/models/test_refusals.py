@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import DynamicCache
 
+from lib.models.borrowed import CACHE, cache_of
 from lib.models.prune import prune
 from lib.pruning import methods
 from testkit.common import EVERY_OTHER, RAGGED, TEXT, logits_of
@@ -132,25 +133,23 @@ def test_second_turn_on_a_cache_short_from_layer_zero_is_refused(model, tiny, pa
         mask = torch.ones_like(asked)
         mask[:, : inputs["attention_mask"].shape[1]] = inputs["attention_mask"]
         with pytest.raises(ValueError, match=r"visual token|second turn"):
-            tiny.greedy(
-                model, {"input_ids": asked, "attention_mask": mask, "past_key_values": first.past_key_values}
-            )
+            tiny.greedy(model, {"input_ids": asked, "attention_mask": mask, CACHE: cache_of(first)})
 
 
 def test_images_and_foreign_caches(model, tiny):
     inputs = tiny.inputs((5,))
     fixed = tiny.Fixed(kept=(EVERY_OTHER,), layer=1)
     with torch.no_grad():
-        foreign = model(**inputs, use_cache=True).past_key_values
-    token = {"input_ids": torch.tensor([[5]]), "past_key_values": foreign}
+        foreign = cache_of(model(**inputs, use_cache=True))
+    token = {"input_ids": torch.tensor([[5]]), CACHE: foreign}
     refuse(model, fixed, "not filled by this method", token)
     with prune(model, fixed), torch.no_grad():
-        cache = model(**inputs, use_cache=True).past_key_values
+        cache = cache_of(model(**inputs, use_cache=True))
         with pytest.raises(ValueError, match="must be empty when images come in"):
-            model(**(inputs | {"past_key_values": cache}))
+            model(**(inputs | {CACHE: cache}))
         with pytest.raises(ValueError, match="no visual token"):
-            model(input_ids=inputs["input_ids"], past_key_values=cache)
-    refuse(model, replace(fixed, layer=0), "not filled by this method", token | {"past_key_values": cache})
+            model(input_ids=inputs["input_ids"], **{CACHE: cache})
+    refuse(model, replace(fixed, layer=0), "not filled by this method", token | {CACHE: cache})
 
 
 def test_empty_cache_given_by_the_caller(model, tiny):
@@ -158,7 +157,7 @@ def test_empty_cache_given_by_the_caller(model, tiny):
     method = tiny.Fixed(kept=RAGGED, layer=2)
     expected = logits_of(model, inputs, method)
     assert torch.equal(
-        logits_of(model, inputs | {"past_key_values": DynamicCache(config=model.config)}, method), expected
+        logits_of(model, inputs | {CACHE: DynamicCache(config=model.config)}, method), expected
     )
 
 

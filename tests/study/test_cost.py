@@ -6,6 +6,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import DynamicCache
 
 from lib.models.architectures import LLAVA, MISTRAL, NEXT, SIZES
+from lib.models.borrowed import CACHE
 from lib.models.prune import prune
 from lib.models.random_weights import IMAGE, clip_pair, llava
 from lib.pruning.methods import NAMES, make
@@ -107,7 +108,7 @@ class TestAgainstTheCounter:
         for layer in range(sizes.layers if cached else 0):
             part = empty(1, sizes.kv_heads, cached, sizes.head_width)
             cache.update(part, part, layer)
-        inputs = {"inputs_embeds": empty(1, tokens, sizes.width), "past_key_values": cache}
+        inputs = {"inputs_embeds": empty(1, tokens, sizes.width), CACHE: cache}
         place = torch.zeros(1, tokens, dtype=torch.long, device="meta")
         return counted(lambda: decoder(**inputs, position_ids=place, use_cache=True))
 
