@@ -18,6 +18,8 @@ from transformers import AutoTokenizer, CLIPModel, PreTrainedTokenizerBase
 
 from lib.models.attention import Sight, probe
 from lib.models.files import locate
+from lib.pruning.base import LONG_TEXTS
+from lib.pruning.checks import check_option
 
 KINDS = ("qq", "qk", "kk", "vv", "hidden", "penultimate")
 
@@ -62,12 +64,12 @@ class TextCues(NamedTuple):
 
     Attributes
     ----------
-    tokens : [B, T, E] every token in the joint space, not normalised.
-    sentence : [B, E] the [EOS] token; the mean over segments for a text of several.
+    tokens : [B, T, E] every token in the joint space, not normalised; of pieces, each one's pooled token.
+    sentence : [B, E] the [EOS] token; the mean over segments (pieces) for a text of several.
     valid : [B, T] bool, False = padding.
-    special : [B, T] bool, True = start and end tokens.
+    special : [B, T] bool, True = start and end tokens; nowhere for pieces.
     importance : [B, T] float32, head mean of the attention that [EOS] of the same segment pays in the last
-        layer.
+        layer; 1 for pieces.
     """
 
     tokens: Tensor
@@ -116,13 +118,19 @@ def check_pair(pair: ClipPair, tower: nn.Module) -> None:
 
 
 @torch.no_grad()
-def encode_text(pair: ClipPair, texts: Sequence[str]) -> TextCues:
+def encode_text(pair: ClipPair, texts: Sequence[str], long_text: str = "segments") -> TextCues:
     """Encode texts token by token.
 
-    A text that does not fit the tower is cut into segments of equal capacity. Each is encoded with start
-    and end tokens of its own; the tokens are joined and the sentence is the mean of the segments' [EOS].
-    That is our choice: the papers do not say what they do. Texts are encoded one by one, so none depends on
-    its batch mates.
+    Parameters
+    ----------
+    pair, texts : what encodes, and what is encoded: one by one, so that none depends on its batch mates.
+    long_text : what becomes of a text that does not fit the tower. The papers do not say; two releases do.
+        "segments", our choice: segments of equal capacity, each with start and end tokens of its own; the tokens are joined
+        and the sentence is the mean of the segments' [EOS].
+        "pieces", as CDPruner's released code: the text's tokens, start and end among them, are cut into pieces of the
+        tower's length, and each piece gives one token, the one that CLIP pools. Without an end token that is another: in the
+        first of several pieces the start token, which holds no word. A text that fits is one piece, pooled at [EOS].
+        "truncated", as TRIM's released code: what fits, with start and end tokens.
 
     Raises
     ------
@@ -131,7 +139,8 @@ def encode_text(pair: ClipPair, texts: Sequence[str]) -> TextCues:
     """
     if not texts:
         raise ValueError("text must hold at least one string, got none")
-    rows = [_encode_one(pair, text) for text in texts]
+    check_option("long_text", long_text, LONG_TEXTS)
+    rows = [_encode_one(pair, text, long_text) for text in texts]
     longest = max(row.tokens.shape[0] for row in rows)
 
     def stack(field: str) -> Tensor:
@@ -148,9 +157,15 @@ def _pad(column: Tensor, length: int) -> Tensor:
     return torch.cat([column, filler])
 
 
-def _encode_one(pair: ClipPair, text: str) -> TextCues:
+def _encode_one(pair: ClipPair, text: str, long_text: str) -> TextCues:
     """`encode_text` of one text, without the batch dimension."""
-    ids, special, mask = (part.to(pair.text_projection.weight.device) for part in _segments(pair, text))
+    before, words, after = _tokens(pair, text)
+    if long_text == "pieces":
+        return _pieces(pair, [*before, *words, *after])
+    room = pair.limit - len(before) - len(after)
+    words = words[:room] if long_text == "truncated" else words
+    parts = [before + words[at : at + room] + after for at in range(0, len(words), room)]
+    ids, mask = _padded(parts, after[-1], pair.text_projection.weight.device)
     ends = mask.sum(1) - 1
     seen: list[Tensor] = []
 
@@ -160,13 +175,31 @@ def _encode_one(pair: ClipPair, text: str) -> TextCues:
     with probe(pair.text_model.encoder.layers[-1].self_attn, look):
         states = pair.text_model(input_ids=ids, attention_mask=mask).last_hidden_state
     joint = pair.text_projection(states).float()
-    real = mask.bool()
+    real, place = mask.bool(), torch.arange(ids.shape[1], device=ids.device)
+    special = (place < len(before)) | (place > (ends - len(after))[:, None])
     sentence = joint[torch.arange(len(ends), device=ends.device), ends].mean(0)
     return TextCues(joint[real], sentence, real[real], special[real], seen[0][real])
 
 
-def _segments(pair: ClipPair, text: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Token ids, start-or-end flags and attention mask of the segments of one text, each [segments, L]."""
+def _pieces(pair: ClipPair, whole: list[int]) -> TextCues:
+    """What CLIP pools of each piece of a tokenized text, as tokens; without the batch dimension."""
+    parts = [whole[at : at + pair.limit] for at in range(0, len(whole), pair.limit)]
+    ids, mask = _padded(parts, 0, pair.text_projection.weight.device)
+    joint = pair.text_projection(pair.text_model(input_ids=ids, attention_mask=mask).pooler_output).float()
+    every = torch.ones(len(parts), dtype=torch.bool, device=joint.device)
+    return TextCues(joint, joint.mean(0), every, ~every, every.float())
+
+
+def _padded(parts: list[list[int]], value: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Token ids, filled with `value` at the end, and attention mask, each [parts, longest]."""
+    longest = max(map(len, parts))
+    ids = [part + [value] * (longest - len(part)) for part in parts]
+    mask = [[1] * len(part) + [0] * (longest - len(part)) for part in parts]
+    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+
+
+def _tokens(pair: ClipPair, text: str) -> tuple[list[int], list[int], list[int]]:
+    """Token ids of one text: what the tokenizer puts before it, its own, and what comes after."""
     if not isinstance(text, str) or not text.strip():
         raise ValueError(f"text must be a non-empty string, got {text!r}")
     words = pair.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
@@ -175,17 +208,7 @@ def _segments(pair: ClipPair, text: str) -> tuple[Tensor, Tensor, Tensor]:
     starts = [at for at in range(extra + 1) if whole[at : at + len(words)] == words]
     if not words or not starts or starts[0] == extra:
         raise ValueError(f"text must give tokens followed by an end token, got {whole} for {text!r}")
-    before, after = whole[: starts[0]], whole[starts[0] + len(words) :]
-    room = pair.limit - extra
-    pieces = [words[at : at + room] for at in range(0, len(words), room)]
-    length = max(map(len, pieces)) + extra
-
-    def fill(parts: list[list[int]], value: int) -> Tensor:
-        return torch.tensor([part + [value] * (length - len(part)) for part in parts])
-
-    ids = fill([before + piece + after for piece in pieces], after[-1])
-    special = fill([[1] * len(before) + [0] * len(piece) + [1] * len(after) for piece in pieces], 0).bool()
-    return ids, special, fill([[1] * (len(piece) + extra) for piece in pieces], 0)
+    return whole[: starts[0]], words, whole[starts[0] + len(words) :]
 
 
 def patches(

@@ -132,7 +132,7 @@ def _given(
             )
         clip = _default_clip(model, anatomy) if clip is None else clip
         check_pair(clip, anatomy.tower)
-        words = encode_text(clip, text) if needs.text else None
+        words = encode_text(clip, text, needs.long_text) if needs.text else None
     return Given(text=text, words=words, clip=clip, evidence=evidence)
 
 

@@ -20,6 +20,7 @@ POSITIONS = ("original", "renumbered")
 PATCHES = ("qq", "qk", "kk", "vv", "hidden", "penultimate")
 REWEIGHTED = tuple(kind for kind in PATCHES if kind not in ("hidden", "penultimate"))
 KEYS = ("raw", "normed")
+LONG_TEXTS = ("segments", "pieces", "truncated")  # see `lib.models.clip.encode_text`
 SHAPES: Mapping[str, str] = MappingProxyType(  # of the cues, one letter a size
     {
         "saliency": "BHN",
@@ -60,6 +61,7 @@ class Needs:
     vision_keys: int | None = None  # vision layer (Python index) whose keys of the patches are wanted
     projected: bool = False  # what the projector makes of the features
     text: bool = False  # the question's tokens from the paired text tower
+    long_text: str = "segments"  # what becomes of a question longer than that tower: one of LONG_TEXTS
     attention: bool = False  # attention of the last real prompt token, in the decoder layer before the cut
     next_attention: bool = False  # the same in the decoder layer at the cut, on all tokens that enter it
     words: bool = False  # the prompt's words as the language model reads them, before it runs
@@ -98,7 +100,7 @@ class Cues:
     vision_keys: Tensor | None = None  # [B, N, d] head mean of a vision layer's keys
     projected: Tensor | None = None  # [B, N, W] the projector's output
     image: Tensor | None = None  # [B, E] the [CLS] row of the same projection
-    tokens: Tensor | None = None  # [B, T, E] text tokens, not normalised, start and end tokens included
+    tokens: Tensor | None = None  # [B, T, E] text tokens, start and end included, or pieces; not normalised
     sentence: Tensor | None = None  # [B, E] the [EOS] text embedding
     text_valid: Tensor | None = None  # [B, T] bool, false on padding
     text_special: Tensor | None = None  # [B, T] bool, true on start and end tokens

@@ -146,11 +146,14 @@ class ClsTopK(Method):
     stage: ClassVar[str] = "encoder"
     paper: ClassVar[str] = "FasterVLM and VisionZip: head-mean [CLS] attention, highest first."
     code: ClassVar[str] = (
-        "VisionZip reads the last but one vision layer, sums over heads and adds merged tokens."
+        "FasterVLM's is exactly this: head mean of the last but one vision layer. VisionZip reads the same row, sums over heads "
+        "and adds merged tokens."
     )
-    ours: ClassVar[str] = "Head mean of the chosen layer, no extra tokens; averaging as in DeSAP is a switch."
+    ours: ClassVar[str] = (
+        "FasterVLM's, in raster order; the layer is a field, and averaging as in DeSAP is a switch."
+    )
 
-    saliency_layer: int = -2  # VisionZip's and HoloV's released code
+    saliency_layer: int = -2  # FasterVLM's, VisionZip's and HoloV's released code
     merge: bool = False  # FasterVLM drops without a trace
 
     def __post_init__(self) -> None:

@@ -38,7 +38,10 @@ def check_mask(name: str, mask: Tensor) -> Tensor:
 
 
 def check_shape(name: str, tensor: Tensor, **sizes: int | None) -> None:
-    """Refuse a tensor whose shape is not the named ``sizes``; ``None`` leaves that size free."""
+    """Refuse a tensor whose shape is not the named ``sizes``; ``None`` leaves that size free, but never 0.
+
+    Over nothing a mean is NaN and a maximum does not exist.
+    """
     if not isinstance(tensor, Tensor):
         raise ValueError(f"{name} must be a tensor, got {tensor!r}")
     fits = tensor.dim() == len(sizes) and all(
@@ -47,6 +50,9 @@ def check_shape(name: str, tensor: Tensor, **sizes: int | None) -> None:
     if not fits:
         form = ", ".join(label if size is None else f"{label}={size}" for label, size in sizes.items())
         raise ValueError(f"{name} must have shape [{form}], got {list(tensor.shape)}")
+    empty = [label for label, given in zip(sizes, tensor.shape, strict=True) if given == 0]
+    if empty:
+        raise ValueError(f"{name} must not be empty along {', '.join(empty)}, got shape {list(tensor.shape)}")
 
 
 def check_grid(grid: tuple[int, int], tokens: int | None = None) -> tuple[int, int]:

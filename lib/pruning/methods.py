@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lib.pruning.base import KEYS, REWEIGHTED, Choice, Cues, Method, Needs
 from lib.pruning.baselines import Blind, ClsTopK, NoPruning, Oracle, Random, UniformGrid
+from lib.pruning.cdpruner import CDPruner
 from lib.pruning.checks import check_flag, check_integer, check_number, check_option, check_shape
 from lib.pruning.cues import (
     POOLINGS,
@@ -26,24 +27,15 @@ from lib.pruning.cues import (
     to_unit_range,
 )
 from lib.pruning.dart import Dart
+from lib.pruning.holov import HoloV
 from lib.pruning.merging import average_into_kept
-from lib.pruning.peers import (
-    CDPruner,
-    CentreCrop,
-    DivPrune,
-    Downsample,
-    HoloV,
-    MultiCue,
-    Pooling,
-    ToMe,
-    Trim,
-    VisionZip,
-    VisPruner,
-)
+from lib.pruning.peers import CentreCrop, DivPrune, Downsample, MultiCue, Pooling, ToMe, VisionZip
 from lib.pruning.precision import wide
 from lib.pruning.pyramiddrop import PyramidDrop
 from lib.pruning.selection import ENGINES, adaptive_nms, split_top_k, top_k
 from lib.pruning.sparsevlm import SparseVLM
+from lib.pruning.trim import Trim
+from lib.pruning.vispruner import VisPruner
 
 __all__ = [
     "NAMES",
@@ -217,11 +209,18 @@ class FastV(Method):
     paper: ClassVar[str] = (
         "Average attention received after layer 2 or 3; the lowest share of image tokens goes."
     )
-    code: ClassVar[str] = "Head mean of the last token's row; one sample's ranking serves the whole batch."
-    ours: ClassVar[str] = "Head mean of the last real prompt token's row, each sample of a batch on its own."
+    code: ClassVar[str] = (
+        "Head mean of the last token's row; one sample's ranking serves the whole batch. Before layer 2 in its latency script, "
+        "before layer 3 in its demo and in lmms-eval; a share becomes a count by floor, in its fork for transformers by rounding."
+    )
+    ours: ClassVar[str] = (
+        "Head mean of the last real prompt token's row, each sample of a batch on its own; layer 2, floor."
+    )
 
     positions: str = "original"  # released code
-    layer: int = 2  # released code: attention of layer index 1, pruning before index 2
+    layer: int = (
+        2  # released latency script: attention of layer index 1, pruning before index 2; its demo has 3
+    )
 
     def needs(self) -> Needs:
         return Needs(attention=True)
@@ -245,12 +244,12 @@ class AdaptPrune(Method):
         "after a correction of the attention's distribution."
     )
     code: ClassVar[str] = (
-        "Layer 2, Gaussian of sigma 12 on a 24x24 grid, radius 5, sigmas 1.5 and 0.05, keys from the hidden "
-        "state without layer norm; can pick a token twice; runs layer 1 twice."
+        "Layer 2, Gaussian of sigma 12 on a 24x24 grid (it knows no other), radius 5, sigmas 1.5 and 0.05, keys from the "
+        "hidden state without layer norm; can pick a token twice; runs layer 1 twice."
     )
     ours: ClassVar[str] = (
-        "The same scores and constants; a chosen token is never chosen again; any grid and batch; attention "
-        "is read once."
+        "The same scores and constants; a chosen token is never chosen again; any batch, and any grid, over which the "
+        "Gaussian is stretched; attention is read once."
     )
 
     positions: str = "original"  # released code

@@ -21,14 +21,13 @@ from lib.pruning.checks import (
     check_number,
     check_option,
     check_scores,
-    check_shape,
 )
 from lib.pruning.cues import cls_saliency, decoupled_similarity, to_unit_range
-from lib.pruning.duplicates import bipartite_merge, drop_duplicates
+from lib.pruning.duplicates import bipartite_merge
 from lib.pruning.merging import gather_rows, join
 from lib.pruning.picking import budget, highest, others
-from lib.pruning.precision import cosine, cosine_table, unit
-from lib.pruning.selection import adaptive_nms, dpp_map, lattice_places, max_min, top_k, uniform_grid
+from lib.pruning.precision import cosine
+from lib.pruning.selection import adaptive_nms, lattice_places, max_min, top_k, uniform_grid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +122,9 @@ class VisionZip(Method):
         "Layer -2; 54 dominant (with [CLS]) and 10 contextual of 64; every step-th token left is a target, and "
         "the mean of its members is added to it."
     )
-    ours: ClassVar[str] = "The same without the [CLS] token among the kept; the contextual share is a field."
+    ours: ClassVar[str] = (
+        "The same without the [CLS] token among the kept, so its 64 are 63 here; the contextual share is a field."
+    )
 
     contextual: float = 10 / 64  # released code, 10 of 64
     saliency_layer: int = -2  # released code
@@ -162,96 +163,6 @@ class VisionZip(Method):
 
 
 @dataclass(frozen=True, kw_only=True)
-class VisPruner(Method):
-    """Salient tokens, and of the rest those that no other resembles.
-
-    Source: VisPruner (arXiv 2412.01818).
-    """
-
-    name: ClassVar[str] = "vispruner"
-    stage: ClassVar[str] = "encoder"
-    paper: ClassVar[str] = (
-        "A share of the budget by [CLS] attention, the rest by removing duplicates step by step."
-    )
-    code: ClassVar[str] = (
-        "Head mean of the [CLS] row, eight of the most duplicated dropped a round; 0.5 or 0.75 important."
-    )
-    ours: ClassVar[str] = (
-        "The same; the last round drops only what is too many. Likeness of the projector's input."
-    )
-
-    important: float = 0.5  # released code's example for 128 tokens; 0.75 for 64
-    step: int = 8  # released code
-    saliency_layer: int = -2  # the layer of the features, as FasterVLM
-
-    def __post_init__(self) -> None:
-        Method.__post_init__(self)
-        check_number("important", self.important, least=0.0, most=1.0)
-        check_integer("step", self.step, least=1)
-        check_integer("saliency_layer", self.saliency_layer)
-
-    def needs(self) -> Needs:
-        return Needs(saliency_layer=self.saliency_layer)
-
-    def choose(self, cues: Cues) -> Choice:
-        saliency = cls_saliency(self.see(cues, "saliency"))
-        count = self.budget(cues)
-        first = highest(saliency, round(self.important * count))
-        rest = others(first, cues.count)
-        rest = drop_duplicates(cues.features, rest, count - first.shape[1], self.step)
-        return Choice(torch.cat([first, rest], 1).sort(dim=-1).values, {"saliency": saliency})
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trim(Method):
-    """The tokens that the question picks out, and one that is the mean of all others.
-
-    Source: TRIM (arXiv 2409.10994).
-    """
-
-    name: ClassVar[str] = "trim"
-    stage: ClassVar[str] = "encoder"
-    paper: ClassVar[str] = (
-        "Similarity of CLIP patches with the question's embedding; outliers stay, the rest becomes one token."
-    )
-    code: ClassVar[str] = (
-        "Layer -2, softmax of the negated products, outliers by quartiles or a ratio, one mean token more."
-    )
-    ours: ClassVar[str] = (
-        "A fixed budget; the mean of the dropped tokens stands in the place of the best of them."
-    )
-
-    negated: bool = True  # released code
-    aggregate: bool = True  # released code
-
-    def __post_init__(self) -> None:
-        Method.__post_init__(self)
-        check_flag("negated", self.negated)
-        check_flag("aggregate", self.aggregate)
-
-    def needs(self) -> Needs:
-        return Needs(patches="penultimate", text=True)
-
-    def choose(self, cues: Cues) -> Choice:
-        patches, sentence = self.see(cues, "patches"), self.see(cues, "sentence")
-        check_shape("sentence", sentence, B=cues.batch, E=patches.shape[2])
-        check_scores("features", cues.features)
-        relevance = (unit(patches) * unit(sentence)[:, None]).sum(-1).float()
-        relevance = -relevance if self.negated else relevance
-        count = self.budget(cues)
-        kept = top_k(relevance, count)
-        if not self.aggregate or count == cues.count:
-            return Choice(kept, {"task": relevance})
-        worst = highest(relevance, count)[:, -1:]  # its place goes to the mean of it and all dropped tokens
-        dropped = torch.ones_like(relevance).scatter(1, kept, 0.0).scatter(1, worst, 1.0)
-        features = cues.features.float()
-        mean = (dropped[:, None] @ features) / dropped.sum(1)[:, None, None]
-        rows = gather_rows(features, kept)
-        rows = torch.where((kept == worst)[..., None], mean, rows)
-        return Choice(kept, {"task": relevance}, rows.to(cues.features.dtype))
-
-
-@dataclass(frozen=True, kw_only=True)
 class DivPrune(Method):
     """The tokens that lie farthest apart.
 
@@ -263,7 +174,7 @@ class DivPrune(Method):
     paper: ClassVar[str] = (
         "Greedy max-min diversity of the visual tokens in cosine distance; no attention, no text."
     )
-    code: ClassVar[str] = "Not read: its licence is non-commercial."
+    code: ClassVar[str] = "Not read: its licence is non-commercial. Run by an outside examiner."
     ours: ClassVar[str] = "The greedy rule on the projector's output, sums in double precision."
 
     def needs(self) -> Needs:
@@ -271,102 +182,6 @@ class DivPrune(Method):
 
     def choose(self, cues: Cues) -> Choice:
         return Choice(max_min(self.see(cues, "projected"), self.budget(cues)))
-
-
-@dataclass(frozen=True, kw_only=True)
-class CDPruner(Method):
-    """The most probable subset of a determinantal point process that weighs relevance against likeness.
-
-    Source: CDPruner (arXiv 2506.10967).
-    """
-
-    name: ClassVar[str] = "cdpruner"
-    stage: ClassVar[str] = "encoder"
-    paper: ClassVar[str] = (
-        "Conditional diversity: kernel of relevance to the question and cosine of tokens, greedy search."
-    )
-    code: ClassVar[str] = (
-        "Layer -2 in the joint space, negated mean cosine with the text, scaled over the whole batch."
-    )
-    ours: ClassVar[str] = "The same, scaled to 0..1 within each row, so that batch mates change nothing."
-
-    negated: bool = True  # released code
-
-    def __post_init__(self) -> None:
-        Method.__post_init__(self)
-        check_flag("negated", self.negated)
-
-    def needs(self) -> Needs:
-        return Needs(patches="penultimate", text=True, projected=True)
-
-    def choose(self, cues: Cues) -> Choice:
-        parts = [self.see(cues, part) for part in ("patches", "tokens", "image", "sentence")]
-        relevance = decoupled_similarity(
-            *parts, self.see(cues, "text_valid"), aligned=False, pooling="sentence"
-        )
-        relevance = -relevance if self.negated else relevance
-        low, high = relevance.amin(-1, keepdim=True), relevance.amax(-1, keepdim=True)
-        scaled = (relevance - low + 1e-6) / (high - low + 1e-6)  # above 0, as released code
-        kept = dpp_map(scaled, self.see(cues, "projected"), self.budget(cues))
-        return Choice(kept, {"task": scaled})
-
-
-@dataclass(frozen=True, kw_only=True)
-class HoloV(Method):
-    """Salient tokens crop by crop, so that no part of the image is left out.
-
-    Source: HoloV (arXiv 2510.02912).
-    """
-
-    name: ClassVar[str] = "holov"
-    stage: ClassVar[str] = "encoder"
-    paper: ClassVar[str] = (
-        "The budget is shared among crops by attention and variety; within a crop attention decides."
-    )
-    code: ClassVar[str] = (
-        "16 runs of tokens as crops, 1000 x [CLS] attention of layer -2 + 0.09 x variance of the likeness in a crop; "
-        "a full crop's surplus is lost, rows come in score order."
-    )
-    ours: ClassVar[str] = (
-        "The same weights; quotas by largest remainder, a full crop's surplus goes on to the others; raster order."
-    )
-
-    crops: int = 16  # released code for LLaVA
-    attention_weight: float = 1000.0  # released code
-    variety_weight: float = 0.09  # released code
-    saliency_layer: int = -2  # released code
-
-    def __post_init__(self) -> None:
-        Method.__post_init__(self)
-        check_integer("crops", self.crops, least=1)
-        check_number("attention_weight", self.attention_weight, least=0.0)
-        check_number("variety_weight", self.variety_weight, least=0.0)
-        check_integer("saliency_layer", self.saliency_layer)
-
-    def needs(self) -> Needs:
-        return Needs(saliency_layer=self.saliency_layer)
-
-    def choose(self, cues: Cues) -> Choice:
-        saliency = cls_saliency(self.see(cues, "saliency"))
-        check_scores("features", cues.features)
-        crops = min(self.crops, cues.count)
-        seat, member, valid = _runs(cues.count, crops, saliency.device)
-        size = valid.sum(-1)  # [C]
-        both = valid[:, :, None] & valid[:, None]  # [C, S, S]
-        places = member.flatten()
-        runs = cues.features if cues.count == len(places) else cues.features.index_select(1, places)
-        alike = cosine_table(unit(runs).reshape(cues.batch * crops, -1, runs.shape[2]))
-        alike = alike.unflatten(0, (cues.batch, crops)).masked_fill(~both, 0.0)  # [B, C, S, S]
-        mean = alike.sum(-1, keepdim=True) / size[:, None, None]
-        variety = (alike - mean).masked_fill(~both, 0.0).square().sum(-1) / size[:, None]  # [B, C, S]
-        score = self.attention_weight * saliency + self.variety_weight * variety.flatten(1)[:, seat]
-        wish = score.double()[:, member].masked_fill(~valid, 0.0).sum(-1) / size  # [B, C]
-        quota = _quotas(wish, size.double(), self.budget(cues))
-        order = saliency[:, member].masked_fill(~valid, -torch.inf)
-        order = order.sort(dim=-1, descending=True, stable=True).indices
-        rank = order.argsort(dim=-1)  # of each token by saliency within its crop, ties to the lower position
-        inside = (rank < quota[:, :, None]).flatten(1)[:, seat]
-        return Choice(top_k(inside.float(), self.budget(cues)), {"saliency": saliency, "score": score})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -381,7 +196,7 @@ class ToMe(Method):
     paper: ClassVar[str] = (
         "Bipartite soft matching of keys merges r pairs in every layer of a vision transformer."
     )
-    code: ClassVar[str] = "Not read: its licence is non-commercial."
+    code: ClassVar[str] = "Not read: its licence is non-commercial. Run by an outside examiner."
     ours: ClassVar[str] = (
         "The matching alone, on the projector's input after the encoder, in rounds of at most half; a merged token stays at "
         "its partner's place; means weigh by size."
@@ -482,40 +297,3 @@ def _cells(grid: tuple[int, int], device: torch.device) -> Tensor:
     rows, columns = check_grid(grid)
     place = torch.arange(rows * columns, device=device)
     return torch.stack([place // columns, place % columns], -1).double()
-
-
-def _runs(tokens: int, runs: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Cut N tokens into C runs of nearly equal length and pad them to S, the longest.
-
-    Returns ``seat`` [N], each token's place in the flattened [C, S] table; ``member`` [C, S], the token at each place
-    (the last one of all where a run is too short) and ``valid`` [C, S], true where a place is taken.
-    """
-    place = torch.arange(tokens, device=device)
-    first = -(-torch.arange(runs + 1, device=device) * tokens // runs)  # rounded up
-    longest = -(-tokens // runs)
-    member = first[:-1, None] + torch.arange(longest, device=device)
-    valid = member < first[1:, None]
-    run = place * runs // tokens
-    seat = run * longest + place - first[run]
-    return seat, member.clamp_max(tokens - 1), valid
-
-
-def _quotas(wish: Tensor, capacity: Tensor, total: int) -> Tensor:
-    """Whole numbers [B, C] that sum to `total`, follow `wish` [B, C] (non-negative) and fit `capacity` [C].
-
-    Shares are proportional among crops that are not full; each round fills at least one crop or ends, so C rounds do.
-    What is left after whole parts goes to the largest remainders, ties to the lower crop.
-    """
-    crops = capacity.shape[0]
-    wish = wish.clamp_min(1e-12)
-    given = torch.zeros_like(wish)
-    for _ in range(crops):
-        room = capacity - given
-        weight = wish.masked_fill(room <= 0, 0.0)
-        left = total - given.sum(-1, keepdim=True)
-        given = given + torch.minimum(room, left * weight / weight.sum(-1, keepdim=True).clamp_min(1e-12))
-    whole = (given + 1e-9).floor()
-    remainder = (given - whole).masked_fill(whole >= capacity, -1.0)
-    order = remainder.sort(dim=-1, descending=True, stable=True).indices.sort(dim=-1).indices
-    missing = total - whole.sum(-1, keepdim=True)
-    return whole + (order < missing).double()

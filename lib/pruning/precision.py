@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 BLOCK = 64  # rows of a product taken at once: large enough for speed, small next to the features
+FINE = 2.0**-36  # far above the rounding of a float64 sum of products, far below float32
 
 
 def wide(tensor: Tensor) -> Tensor:
@@ -34,12 +35,19 @@ def cosine(left: Tensor, right: Tensor) -> Tensor:
     return (unit(left) @ unit(right).mT).float()
 
 
-def cosine_table(direction: Tensor) -> Tensor:
-    """Cosine of every pair of :func:`unit` rows: [B, N, D] -> [B, N, N] float32, symmetric."""
+def cosine_table(direction: Tensor, *, fine: bool = False) -> Tensor:
+    """Cosine of every pair of :func:`unit` rows: [B, N, D] -> [B, N, N], symmetric.
+
+    float32; where ``fine``, :func:`wide` and rounded to whole multiples of `FINE`: for rules of many steps that each hang on
+    all before, so that inputs in float32 get the answer of exact arithmetic and equal tokens still tie.
+    """
     batch, tokens, _ = direction.shape
-    table = torch.empty(batch, tokens, tokens, device=direction.device)
+    table = torch.empty(
+        batch, tokens, tokens, device=direction.device, dtype=direction.dtype if fine else torch.float32
+    )
     for start, block in _upper_blocks(direction):
         stop = start + block.shape[1]
+        block = block.div_(FINE).round_().mul_(FINE) if fine else block.float()
         table[:, start:stop, start:] = block
         table[:, start:, start:stop] = block.mT
     return table
@@ -51,7 +59,8 @@ def closest_cosine(direction: Tensor) -> Tensor:
     The same numbers as the rows of :func:`cosine_table` give, without the table.
     """
     closest = torch.full(direction.shape[:2], -torch.inf, device=direction.device)
-    for start, block in _upper_blocks(direction):
+    for start, wide_block in _upper_blocks(direction):
+        block = wide_block.float()
         block.diagonal(dim1=1, dim2=2).fill_(-torch.inf)
         here, onward = closest[:, start : start + block.shape[1]], closest[:, start:]
         here.copy_(here.maximum(block.amax(-1)))
@@ -62,4 +71,4 @@ def closest_cosine(direction: Tensor) -> Tensor:
 def _upper_blocks(direction: Tensor) -> Iterator[tuple[int, Tensor]]:
     """The products of each block of rows with itself and all later rows: half the work of all pairs."""
     for start in range(0, direction.shape[1], BLOCK):
-        yield start, (direction[:, start : start + BLOCK] @ direction[:, start:].mT).float()
+        yield start, direction[:, start : start + BLOCK] @ direction[:, start:].mT

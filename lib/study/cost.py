@@ -140,9 +140,14 @@ def projector_macs(sizes: Architecture) -> float:
     return float(sizes.tokens * sizes.width * (sizes.vision_width + sizes.width))
 
 
-def text_macs(sizes: Architecture, words: int = WORDS) -> float:
-    """Count CLIP's text tower on `words` tokens, with the projection of each and [EOS]'s last attention row."""
+def text_macs(sizes: Architecture, words: int = WORDS, pooled: bool = False) -> float:
+    """Count CLIP's text tower on `words` tokens.
+
+    With the projection of each and [EOS]'s last attention row, or of the one `pooled` token alone.
+    """
     layers = transformer_macs(words, sizes.text_width, sizes.text_layers)
+    if pooled:
+        return layers + sizes.text_width * sizes.joint
     return layers + words * sizes.text_width * sizes.joint + words * sizes.text_width
 
 
@@ -168,7 +173,7 @@ def cue_macs(sizes: Architecture, method: Method, text: int = TEXT, words: int =
     needs = method.needs()
     found = {"text tower": 0.0, "vision cues": 0.0, "decoder cues": 0.0}
     if needs.text:
-        found["text tower"] += text_macs(sizes, words)
+        found["text tower"] += text_macs(sizes, words, pooled=needs.long_text == "pieces")
     if needs.saliency_layer is not None:
         found["vision cues"] += sizes.tiles * (sizes.grid**2 + 1) * sizes.vision_width
     if needs.patches is not None:

@@ -16,14 +16,33 @@ from tqdm import tqdm
 from lib.paths import TABLES
 from lib.pruning import methods
 from lib.study.tables import table_command
-from lib.study.transcriptions import cls, fastv
+from lib.study.transcriptions import (
+    adaptprune,
+    cdpruner,
+    cls,
+    divprune,
+    fastv,
+    holov,
+    tome,
+    trim,
+    visionzip,
+    vispruner,
+)
 from lib.study.transcriptions.trial import SEEDS, Case, parting
 
 PATH = TABLES / "parity.csv"
 COLUMNS = ("method", "setting", "release", "trials", "equal", "declared", "parts_at", "settled_by")
 CASES: tuple[Case, ...] = (
+    *adaptprune.CASES,
+    *cdpruner.CASES,
     *cls.CASES,
+    *divprune.CASES,
     *fastv.CASES,
+    *holov.CASES,
+    *tome.CASES,
+    *trim.CASES,
+    *visionzip.CASES,
+    *vispruner.CASES,
 )
 
 

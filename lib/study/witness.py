@@ -126,6 +126,7 @@ def sample_cues(
     if needs.projected:
         cues["projected"] = normal(batch, count, sizes.width)
     if needs.text:
+        words = 1 if needs.long_text == "pieces" else words  # a short question is one piece
         special = flags(words)
         special[:, 1:-1] = False
         cues |= {"tokens": normal(batch, words, sizes.joint).float(), "text_valid": flags(words)}

@@ -5,6 +5,8 @@ import torch
 
 from lib.models import clip as clips
 from lib.models.clip import ClipPair, check_pair, encode_text, patches
+from lib.models.prune import prune
+from lib.pruning import methods
 
 
 def test_sentence_equals_clip_and_rows_do_not_depend_on_each_other(clip, pair):
@@ -67,6 +69,77 @@ def test_long_text_is_cut_into_segments(clip, pair):
     torch.testing.assert_close(cues.sentence[0], torch.stack([part.sentence[0] for part in single]).mean(0))
     assert cues.special.sum() == 4
     assert cues.valid.all()
+
+
+LONG = "what color is the star how many dots are there ? a b c d e f g"
+
+
+def released_pieces(clip, pair, text):
+    """CDPruner's way with a long text, from its description: the pooled embedding of each piece, as CLIP gives it."""
+    ids = pair.tokenizer(text)["input_ids"]
+    mask = [1] * len(ids) + [0] * (-len(ids) % pair.limit)
+    ids = ids + [0] * (-len(ids) % pair.limit)
+    cut = {
+        name: torch.tensor(values).view(-1, pair.limit)
+        for name, values in {"input_ids": ids, "attention_mask": mask}.items()
+    }
+    with torch.no_grad():
+        return clip.get_text_features(**cut).pooler_output
+
+
+@pytest.mark.parametrize("words", [1, 9, 10, 11, 17])  # start and end too: 12 is the tower's length
+def test_pieces_are_what_clip_pools_of_each(clip, pair, words):
+    text = " ".join(LONG.split()[:words])
+    cues = encode_text(pair, [text, "how many"], long_text="pieces")
+    pieces = released_pieces(clip, pair, text)
+    assert len(pieces) == 1 + (words > 10)
+    torch.testing.assert_close(cues.tokens[0], pieces, atol=1e-5, rtol=0)
+    torch.testing.assert_close(cues.sentence[0], pieces.mean(0), atol=1e-5, rtol=0)
+    assert cues.valid.tolist() == [[True] * len(pieces), [True] + [False] * (len(pieces) - 1)]
+    assert not cues.special.any()
+    torch.testing.assert_close(
+        cues.tokens[1, 0], encode_text(pair, ["how many"]).sentence[0], atol=1e-5, rtol=0
+    )
+
+
+def test_the_first_of_several_pieces_holds_no_word(clip, pair):
+    one, other = (
+        encode_text(pair, [text], long_text="pieces").tokens[0] for text in (LONG, LONG[::-1].upper())
+    )
+    start = clip.text_projection(clip.text_model(torch.tensor([[1]])).last_hidden_state)[0, 0]
+    for pieces in (one, other):
+        torch.testing.assert_close(pieces[0], start.detach(), atol=1e-5, rtol=0)
+    assert not torch.allclose(one[1], other[1], atol=1e-3)
+
+
+def test_a_truncated_text_says_what_fits(pair):
+    cut = encode_text(pair, [LONG], long_text="truncated")
+    fits = encode_text(pair, [" ".join(LONG.split()[: pair.limit - 2])])
+    for found, expected in zip(cut, fits, strict=True):
+        assert torch.equal(found, expected)
+    tokenized = pair.tokenizer(LONG, truncation=True, max_length=pair.limit)["input_ids"]
+    assert len(tokenized) == pair.limit == cut.tokens.shape[1]
+
+
+def test_a_text_that_fits_is_the_same_sentence_for_all(pair):
+    found = [
+        encode_text(pair, ["how many dots"], kind).sentence for kind in ("segments", "pieces", "truncated")
+    ]
+    for other in found[1:]:
+        torch.testing.assert_close(other, found[0], atol=1e-5, rtol=0)
+    with pytest.raises(ValueError, match="long_text must be one of segments, pieces, truncated; got 'whole'"):
+        encode_text(pair, ["how many dots"], "whole")
+
+
+def test_a_method_gets_the_long_text_that_it_asks_for(model, tiny, pair):
+    with torch.no_grad():
+        for name, kind in (("cdpruner", "pieces"), ("trim", "truncated"), ("desap", "segments")):
+            spy = tiny.Spy(kept=((0,),), want=methods.make(name, keep=4).needs(), seen=[])
+            with prune(model, spy, text=[LONG], clip=pair):
+                model(**tiny.inputs((5,)))
+            expected = encode_text(pair, [LONG], kind)
+            assert torch.equal(spy.seen[0].tokens, expected.tokens), name
+            assert torch.equal(spy.seen[0].sentence, expected.sentence), name
 
 
 @pytest.mark.parametrize("texts", [[], [""], ["what", "  \n"], ["what", None]])

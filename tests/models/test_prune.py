@@ -320,3 +320,14 @@ def test_a_smaller_image_goes_through_the_encoder(any_model, tiny, keep):
             born = torch.cat([words[:, :2], features, words[:, 18:]], 1)
             expected = any_model(inputs_embeds=born).logits
         close(logits[0, -5:], expected[0, -5:])
+
+
+@pytest.mark.parametrize("name", ["desap", "pool", "visionzip", "trim", "tome"])
+def test_a_loss_reaches_the_pixels_through_merged_tokens(model, tiny, pair, name):
+    inputs = tiny.inputs((5,))
+    inputs["pixel_values"].requires_grad_()
+    with prune(model, methods.make(name, keep=4), text=TEXT[:1], clip=pair):
+        model(**inputs).logits.square().sum().backward()
+    patches = inputs["pixel_values"].grad[0].reshape(3, 4, 14, 4, 14).abs().sum((0, 2, 4))
+    assert (patches > 0).all()
+    model.zero_grad()

@@ -131,7 +131,7 @@ class LargestTensor(TorchDispatchMode):
         lambda scores, features, grid: selection.dpp_map(scores, features, 20),
         lambda scores, features, grid: (
             methods.make("holov", keep=20)
-            .choose(methods.Cues(grid=grid, features=features, saliency=scores[:, None]))
+            .choose(methods.Cues(grid=grid, features=features, saliency=scores[:, None], projected=features))
             .kept
         ),
     ],

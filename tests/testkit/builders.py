@@ -105,7 +105,7 @@ TURNS = {
     "desap": "",
     "adaptprune": "",
     "visionzip": "every step-th token in raster order is a target",
-    "vispruner": "even raster places are compared with odd ones",
+    "vispruner": "",
     "trim": "",
     "divprune": "two tokens that are each other's nearest tie for the first pick",
     "cdpruner": "",

@@ -64,7 +64,7 @@ class Draw:
 
     def attention(self, name: str, heads: int = HEADS) -> np.ndarray:
         """Attention [heads, N] of one query, positive, a little of it outside the tokens, float32."""
-        logits = 1.5 * self.rows(name, heads).astype(np.float64).T
+        logits = 3.0 * self.rows(name, heads).astype(np.float64).T
         weights = np.exp(logits - logits.max(-1, keepdims=True))
         return (0.9 * weights / weights.sum(-1, keepdims=True)).astype(np.float32)
 
