@@ -438,7 +438,7 @@ class Executor:
                 entering if needs.keys == "raw" else module.input_layernorm(entering)
             )
         if needs.attended_keys:
-            keys = call.keys[one]
+            keys = self._turned_back(call.keys, kwargs)[one]
             seen["attended_keys"] = take(keys, columns).flatten(2)
             told["prompt_keys"] = take(keys, words).flatten(2)
         if needs.final_states:
@@ -458,6 +458,21 @@ class Executor:
             }
         seen |= {name: seen[name].movedim(1, -1) for name in rows if name in seen}
         return seen | told | self._prompt()
+
+    def _turned_back(self, keys: Tensor, kwargs: dict) -> Tensor:
+        """Rotated keys [B, S', G, d] as they are where positions count from the first column that is not padding.
+
+        Attention knows differences of positions alone, the size of a key's coordinates does not: without this a row would
+        depend on how far its batch mates pad it.
+        """
+        mask = self.call.state[1]
+        if mask is None:
+            return keys
+        first = (mask != 0).to(torch.uint8).argmax(1, keepdim=True)
+        angles = (kwargs | self.call.layer_kwargs)["position_embeddings"]
+        cosine, sine = (take(part, first)[:, :, None] for part in angles)
+        half = keys.shape[-1] // 2
+        return keys * cosine - torch.cat([-keys[..., half:], keys[..., :half]], -1) * sine
 
     def _angles(self, hidden: Tensor, kwargs: dict) -> Tensor:
         """Cosines and sines of the rotary angles of the sequence as it is now, side by side, one row a sample: float32."""

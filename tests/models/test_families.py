@@ -171,6 +171,44 @@ def test_cutting_twice_equals_masking(row, positions):
     assert all(set(b.tolist()) < set(a.tolist()) for a, b in zip(first.kept, last.kept, strict=True))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Ahead(Thin):
+    """`Thin`, and tells how the layer about to run would attend."""
+
+    name: ClassVar[str] = "ahead"
+
+    def needs(self):
+        return methods.Needs(next_attention=True)
+
+    def choose(self, cues):
+        return replace(super().choose(cues), scores={"next": cues.next_attention.mean(1)})
+
+
+@every_row
+@both_positions
+def test_a_second_cut_sees_the_layer_about_to_run_on_what_the_first_left(row, positions):
+    """Its attention equals that of a run which cuts once: the mask and the positions are those of the short sequence."""
+    model, inputs = model_of(row, "eager"), inputs_of(row)
+    once = Thin(cuts=(2,), positions=positions)
+    with prune(model, once) as first, torch.no_grad():
+        rows = model(**inputs, output_attentions=True).attentions[3].mean(1)[:, -1]
+    _, trace = logits_of(model_of(row), inputs, Ahead(cuts=(2, 3), positions=positions))
+    for sample, kept in enumerate(first.kept):
+        ids = inputs["input_ids"][sample]
+        visual = (ids == row.placeholder).nonzero()[:, 0]
+        gone = visual[~torch.isin(torch.arange(len(visual)), kept)]
+        # Rows that lose more than others hold masked columns, which no attention goes to.
+        stays = torch.ones(len(ids), dtype=torch.bool)
+        stays[gone] = False
+        told = trace.scores["next"][sample, : len(visual)]
+        expected = rows[sample][rows[sample] > 0]
+        there = told.nan_to_num(0.0) > 0
+        assert there.nonzero()[:, 0].tolist() == [i for i in kept.tolist() if not told[i].isnan()]
+        seen = expected[(ids == row.placeholder)[stays & inputs["attention_mask"][sample].bool()]]
+        newline = told[kept].isnan()
+        torch.testing.assert_close(told[kept][~newline], seen[~newline], atol=2e-6, rtol=0)
+
+
 @every_row
 @both_positions
 @pytest.mark.parametrize(

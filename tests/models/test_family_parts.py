@@ -143,7 +143,6 @@ class Reader(methods.NoPruning):
             "last key": cues.prompt_keys[row, last].abs().sum(-1, keepdim=True).expand(-1, cues.count),
             "states": cues.final_states.sum(-1),
             "last state": cues.prompt_states[row, last].sum(-1, keepdim=True).expand(-1, cues.count),
-            "rotary": cues.rotary.sum(-1),
             "near": (cues.rotary * cues.prompt_rotary[row, last, None]).sum(-1),
         }
         return replace(super().choose(cues), scores=told)
@@ -152,37 +151,38 @@ class Reader(methods.NoPruning):
 @every_row
 @pytest.mark.parametrize("kernel", ["sdpa", "eager"])
 def test_cues_inside_the_language_model_are_the_model_s_own(row, kernel):
-    model, inputs = model_of(row, "eager"), inputs_of(row)
-    decoder, entered = model.model.language_model, []
-    hook = decoder.layers[2].register_forward_pre_hook(
-        lambda module, args, kwargs: entered.append((args[0], kwargs["position_embeddings"])),
-        with_kwargs=True,
-    )
-    with torch.no_grad():
-        out = model(**inputs, output_attentions=True, use_cache=True)
-    hook.remove()
-    hidden, rotary = entered[0]
-    final, angles = decoder.norm(hidden).sum(-1), torch.cat(rotary, -1).expand(len(hidden), -1, -1)
-    keys = cache_of(out).layers[1].keys.abs().sum((1, 3))
-    expected = {
-        "before": out.attentions[1][:, :, -1].mean(1),
-        "next": out.attentions[2][:, :, -1].mean(1),
-        "keys": keys,
-        "last key": keys[:, -1:].expand_as(keys),
-        "states": final,
-        "last state": final[:, -1:].expand_as(keys),
-        "rotary": angles.sum(-1),
-        "near": (angles * angles[:, -1:]).sum(-1),
-    }
+    inputs = inputs_of(row)
     with prune(model_of(row, kernel), Reader(layer=2)) as trace, torch.no_grad():
         model_of(row, kernel)(**inputs)
-    for name, values in expected.items():
-        for place, ids in enumerate(inputs["input_ids"]):
-            mine = values[place, ids == row.placeholder]
-            told = trace.scores[name][place, : len(mine)]
+    model, entered = model_of(row, "eager"), []
+    decoder = model.model.language_model
+    for place in range(2):
+        alone = single(row, inputs, place)
+        hook = decoder.layers[2].register_forward_pre_hook(
+            lambda module, args, kwargs: entered.append((args[0], kwargs["position_embeddings"])),
+            with_kwargs=True,
+        )
+        with torch.no_grad():
+            out = model(**alone, output_attentions=True, use_cache=True)
+        hook.remove()
+        hidden, rotary = entered.pop()
+        final, angles = decoder.norm(hidden)[0].sum(-1), torch.cat(rotary, -1)[0]
+        keys = cache_of(out).layers[1].keys[0].abs().sum((0, 2))
+        expected = {
+            "before": out.attentions[1][0, :, -1].mean(0),
+            "next": out.attentions[2][0, :, -1].mean(0),
+            "keys": keys,
+            "last key": keys[-1:].expand_as(keys),
+            "states": final,
+            "last state": final[-1:].expand_as(keys),
+            "near": angles @ angles[-1],
+        }
+        visual = alone["input_ids"][0] == row.placeholder
+        for name, values in expected.items():
+            told = trace.scores[name][place, : int(visual.sum())]
             there = ~told.isnan()  # newlines between crops have no score
             assert there.any()
-            torch.testing.assert_close(told[there], mine[there], atol=2e-5, rtol=1e-5)
+            torch.testing.assert_close(told[there], values[visual][there], atol=2e-5, rtol=1e-5)
 
 
 class Filled(methods.UniformGrid):

@@ -10,11 +10,14 @@ import pytest
 
 from lib.pruning import methods
 from lib.study import parity
+from lib.study.transcriptions.decoder import run_library
 from lib.study.transcriptions.trial import KINDS, SIZES, Case, Draw, Told, parting
 
 
 @pytest.mark.parametrize("case", parity.CASES, ids=lambda case: f"{case.method}:{case.setting}")
 def test_a_method_parts_nowhere_from_its_release(case):
+    if case.ask is run_library:  # a whole model in NumPy: the small pictures alone; the table holds all
+        case = dataclasses.replace(case, sizes=case.sizes[-1:])
     row = parity.compare(case, seeds=1)  # the table holds all seeds
     assert row["parts_at"] == "none"
     assert row["equal"] + row["declared"] == row["trials"] == len(KINDS) * len(case.sizes)

@@ -90,7 +90,10 @@ class Draw:
             "attention": self.attention("attention"),
             "keys": self.rows("keys"),
             "prompt_valid": np.ones(WORDS, bool),
-            "prompt_attention": self.attention("prompt_attention", WORDS),
+            "attended_keys": self.rows("attended_keys"),
+            "final_states": self.rows("final_states"),
+            "prompt_keys": self.numbers("prompt_keys").standard_normal((WORDS, WIDTH)).astype(np.float32),
+            "prompt_states": self.numbers("prompt_states").standard_normal((WORDS, WIDTH)).astype(np.float32),
         }
         return Cues(grid=self.grid, **{name: torch.from_numpy(value)[None] for name, value in arrays.items()})
 
