@@ -45,8 +45,9 @@ class Half:
     warm: int  # steps in which the rate rises from 0 at the start of a phase
     floor: float  # share of the peak rate that is left at the end of a phase
     every: int  # steps between two points of the curve
-    points: int  # points of the curve between two checkpoints
-    check: Callable[[], dict[str, float]] = dict  # further values of a point at each checkpoint
+    points: int  # points of the curve between two checkpoints, if `seconds` do not ask for more
+    check: Callable[[], dict[str, float]] = dict  # further values of every `points`-th point of the curve
+    seconds: float = math.inf  # between two checkpoints at most, so that little is lost where steps are slow
 
 
 def fit(folder: Path, half: Half, *, workers: int = 0, until: float = math.inf) -> None:
@@ -71,6 +72,7 @@ def fit(folder: Path, half: Half, *, workers: int = 0, until: float = math.inf) 
     optimizers = split_optimizers(*modules.values())
     kept = read_checkpoint(checkpoint, modules, optimizers)
     batches, started = drawn(half.draw, range(kept.step, total), workers), time.time()
+    saved = time.monotonic()
     recent = [losses.to(parameters[0].device) for losses in kept.recent]
     with tqdm(total=total, initial=kept.step, desc=half.name, mininterval=5) as bar:
         for step, batch in enumerate(batches, kept.step + 1):
@@ -81,7 +83,8 @@ def fit(folder: Path, half: Half, *, workers: int = 0, until: float = math.inf) 
             take_step(loss, parameters, optimizers, rate)
             bar.update()
             recent.append(parts)  # read where a point is logged: reading waits for a GPU
-            late, seconds = time.monotonic() >= until, kept.seconds + time.time() - started
+            now, seconds = time.monotonic(), kept.seconds + time.time() - started
+            late = now >= until
             deep = step % (half.every * half.points) == 0 or step == total
             if step % half.every == 0 or step == total:
                 mean = {name: round(value, 4) for name, value in zip(half.parts, means(recent), strict=True)}
@@ -89,7 +92,8 @@ def fit(folder: Path, half: Half, *, workers: int = 0, until: float = math.inf) 
                 point = {"step": step, **mean, "rate": rate, **(half.check() if deep else {})}
                 log_line(folder / f"{half.name}.jsonl", point, seconds)
                 recent = []
-            if deep or late:
+            if deep or late or now - saved >= half.seconds:
+                saved = now
                 write_checkpoint(checkpoint, modules, optimizers, Kept(step, seconds, recent))
             if late and step < total:
                 raise Paused(half.name, step, total)

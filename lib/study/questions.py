@@ -151,9 +151,9 @@ def questions(
     of the curriculum in the `frame` (see `place_of`).
     """
     makers = {
-        "exists": _exists,
-        "attribute": _attribute,
-        "count": _count,
+        "exists": exists,
+        "attribute": attribute,
+        "count": count,
         "where": _where,
         "read": _read,
         "scene": _scene,
@@ -162,7 +162,7 @@ def questions(
     found, place = [], partial(place_of, corner=corner, frame=frame)
     for suite in SUITES:
         for turn in range(times.get(suite, per_suite)):
-            maker = _count_any if suite == "count" and turn else makers[suite]
+            maker = count_any if suite == "count" and turn else makers[suite]
             question = maker(scenes, row, rng, place)
             if question is not None:
                 found.append(question)
@@ -174,7 +174,7 @@ def _objects(scenes: Scenes, row: int) -> tuple[np.ndarray, np.ndarray, np.ndarr
     return slots, scenes.color[row, slots], scenes.shape[row, slots]
 
 
-def _exists(scenes: Scenes, row: int, rng: np.random.Generator, place: Place) -> Question:
+def exists(scenes: Scenes, row: int, rng: np.random.Generator, place: Place) -> Question:
     slots, color, shape = _objects(scenes, row)
     present = set(zip(color.tolist(), shape.tolist(), strict=False))
     if rng.random() < 0.5:
@@ -193,13 +193,13 @@ def _exists(scenes: Scenes, row: int, rng: np.random.Generator, place: Place) ->
     return Question("exists", text, answer, scenes.box[row, slots[near]])
 
 
-def _single(values: np.ndarray) -> np.ndarray:
+def single(values: np.ndarray) -> np.ndarray:
     return np.flatnonzero((values[:, None] == values[None]).sum(1) == 1)
 
 
-def _attribute(scenes: Scenes, row: int, rng: np.random.Generator, place: Place) -> Question | None:
+def attribute(scenes: Scenes, row: int, rng: np.random.Generator, place: Place) -> Question | None:
     slots, color, shape = _objects(scenes, row)
-    options = [("color", i) for i in _single(shape)] + [("shape", i) for i in _single(color)]
+    options = [("color", i) for i in single(shape)] + [("shape", i) for i in single(color)]
     if not options:
         return None
     asked, i = options[rng.integers(len(options))]
@@ -209,7 +209,7 @@ def _attribute(scenes: Scenes, row: int, rng: np.random.Generator, place: Place)
     return Question("attribute", f"what shape is the {_COLORS[color[i]]} thing ?", SHAPES[shape[i]], box)
 
 
-def _count(scenes: Scenes, row: int, rng: np.random.Generator, place: Place) -> Question:
+def count(scenes: Scenes, row: int, rng: np.random.Generator, place: Place) -> Question:
     slots, color, shape = _objects(scenes, row)
     by_shape, value = scenes.target[row]
     same = (shape if by_shape else color) == value
@@ -218,7 +218,7 @@ def _count(scenes: Scenes, row: int, rng: np.random.Generator, place: Place) -> 
     return Question("count", text, str(int(same.sum())), scenes.box[row, slots[same]])
 
 
-def _count_any(scenes: Scenes, row: int, rng: np.random.Generator, place: Place) -> Question | None:
+def count_any(scenes: Scenes, row: int, rng: np.random.Generator, place: Place) -> Question | None:
     """Count another kind of object; numbers up to three that occur in the picture are equally likely."""
     slots, color, shape = _objects(scenes, row)
     kinds: dict[int, list[tuple[str, np.ndarray]]] = {}
@@ -236,7 +236,7 @@ def _count_any(scenes: Scenes, row: int, rng: np.random.Generator, place: Place)
 
 def _where(scenes: Scenes, row: int, rng: np.random.Generator, place: Place) -> Question | None:
     slots, color, shape = _objects(scenes, row)
-    options = _single(color * len(SHAPES) + shape)
+    options = single(color * len(SHAPES) + shape)
     if not len(options):
         return None
     i = options[rng.integers(len(options))]

@@ -110,12 +110,12 @@ def _shape_bank() -> np.ndarray:
         for step in range(8):
             for turn in range(3):
                 big = Image.new("L", (CELL * 4, CELL * 4))
-                _draw(ImageDraw.Draw(big), name, CELL * 2, (17 + 5 * step / 7) * 2, (turn - 1) * 0.12)
+                draw_shape(ImageDraw.Draw(big), name, CELL * 2, (17 + 5 * step / 7) * 2, (turn - 1) * 0.12)
                 bank[shape, step, turn] = np.asarray(big.resize((CELL, CELL), Image.Resampling.BOX)) / 255.0
     return bank
 
 
-def _draw(draw, name: str, centre: float, radius: float, turn: float) -> None:
+def draw_shape(draw, name: str, centre: float, radius: float, turn: float) -> None:
     def corners(count: int, radii: tuple[float, ...], start: float) -> list[tuple[float, float]]:
         angle = start + turn + 2 * np.pi * np.arange(count) / count
         length = np.resize(radii, count) * radius
@@ -173,15 +173,22 @@ def _digit_bank(split: str) -> tuple[np.ndarray, np.ndarray]:
     return cards, np.repeat(data.target[chosen], times)
 
 
-@lru_cache(maxsize=3)
-def _photographs(split: str) -> tuple[np.ndarray, ...]:
-    """The split's vertical strip of each photograph, height 480, `[480, w, 3]` float32 in 0..1."""
+@cache
+def photographs() -> tuple[Path, ...]:
+    """Files of the photographs, in the order of `BACKGROUNDS`."""
     import skimage.data
+
+    return tuple(Path(skimage.data.__file__).parent / name for name in BACKGROUNDS.values())
+
+
+@lru_cache(maxsize=6)
+def cuttings(split: str, files: tuple[Path, ...]) -> tuple[np.ndarray, ...]:
+    """The split's vertical strip of each photograph, height 480, `[480, w, 3]` float32 in 0..1."""
     from PIL import Image
 
     strips = []
-    for name in BACKGROUNDS.values():
-        with Image.open(Path(skimage.data.__file__).parent / name) as file:
+    for name in files:
+        with Image.open(name) as file:
             photo = file.convert("RGB")
         photo = photo.resize((round(photo.width * 480 / photo.height), 480), Image.Resampling.LANCZOS)
         low, high = (round(share * photo.width) for share in SPLITS[split])
@@ -190,22 +197,23 @@ def _photographs(split: str) -> tuple[np.ndarray, ...]:
 
 
 @cache
-def _strips(split: str, pixels: int) -> tuple[np.ndarray, ...]:
-    """The split's strips, those narrower than a picture of `pixels` mirrored at their right edge until crops can vary.
+def strips(split: str, pixels: int, files: tuple[Path, ...]) -> tuple[np.ndarray, ...]:
+    """The split's strips of some photographs, those narrower than a picture of `pixels` mirrored at their right edge until crops can vary.
 
     Mirrored and not enlarged, so that texture has the same grain in pictures of all sizes; splits stay disjoint.
     """
-    strips = []
-    for strip in _photographs(split):
+    cut = []
+    for strip in cuttings(split, files):
         width = strip.shape[1]
         more = 0 if width >= pixels else -(-pixels // width) * width
-        strips.append(np.pad(strip, ((0, 0), (0, more), (0, 0)), mode="symmetric") if more else strip)
-    return tuple(strips)
+        cut.append(np.pad(strip, ((0, 0), (0, more), (0, 0)), mode="symmetric") if more else strip)
+    return tuple(cut)
 
 
-def _backdrop(rng: np.random.Generator, index: np.ndarray, pixels: int, split: str) -> np.ndarray:
-    """Crops `[B,P,P,3]` in 0..1, dimmed and tinted so that colour tells nothing about the place."""
-    strips = _strips(split, pixels)
+def backdrop(
+    rng: np.random.Generator, index: np.ndarray, pixels: int, strips: tuple[np.ndarray, ...]
+) -> np.ndarray:
+    """Crops `[B,P,P,3]` in 0..1 of the strips numbered by `index [B]`, dimmed and tinted so that colour tells nothing about the place."""
     out = np.empty((len(index), pixels, pixels, 3), np.float32)
     for row, place in enumerate(index):
         strip = strips[place]
@@ -220,7 +228,7 @@ def _backdrop(rng: np.random.Generator, index: np.ndarray, pixels: int, split: s
     return out
 
 
-def _choose_items(rng: np.random.Generator, n: int, layout: Layout):
+def choose_items(rng: np.random.Generator, n: int, layout: Layout):
     """Colours and shapes `[n, objects]` in which one colour or one shape occurs exactly `count` times."""
     objects = layout.objects
     by_shape = rng.integers(0, 2, n)
@@ -258,12 +266,12 @@ def generate(rng: np.random.Generator, n: int, layout: Layout = Layout(), split:
     color = rng.integers(0, len(COLORS), (n, items))
     shape = rng.integers(0, layout.shapes, (n, items))
     if layout.objects:
-        color[:, : layout.objects], shape[:, : layout.objects], target, count = _choose_items(rng, n, layout)
+        color[:, : layout.objects], shape[:, : layout.objects], target, count = choose_items(rng, n, layout)
     else:
         target, count = np.zeros((n, 2), int), np.zeros(n, int)
     cell = rng.random((n, layout.cells**2)).argsort(1)[:, :items]
     place = rng.integers(0, len(BACKGROUNDS), n)
-    canvas = _backdrop(rng, place, layout.pixels, split)
+    canvas = backdrop(rng, place, layout.pixels, strips(split, layout.pixels, photographs()))
     value = rng.integers(0, 2, (n, items))
     box = np.zeros((n, items, 4), int)
     for slot in range(items):

@@ -7,7 +7,8 @@ features the language model gets; it is thrown away afterwards.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -132,6 +133,13 @@ def contrast(clip, image: torch.Tensor, text: torch.Tensor, code: torch.Tensor) 
     return 0.5 * (nn.functional.cross_entropy(logits, label) + nn.functional.cross_entropy(logits.T, label))
 
 
+class World(NamedTuple):
+    """What draws pictures and what tells of them."""
+
+    generate: Callable = generate
+    caption: Callable = caption
+
+
 class Group(NamedTuple):
     """Pictures of one size with all that a step needs of them, as arrays of the host."""
 
@@ -144,26 +152,30 @@ class Group(NamedTuple):
 
 
 def draw_batch(
-    rng: np.random.Generator, phase: Phase, vocab: dict[str, int], frame: Layout = Layout()
+    rng: np.random.Generator,
+    phase: Phase,
+    vocab: dict[str, int],
+    frame: Layout = Layout(),
+    world: World = World(),
 ) -> tuple[bool, list[Group]]:
     """One batch: whether it is in colour, and its pictures by size.
 
     A picture smaller than the `frame` lies anywhere in it; its captions name places of the frame.
     """
     colored, parts = rng.random() >= phase.grey, []
-    for cells in dict.fromkeys(layout.cells for _, layout in phase.layouts):
+    for pixels in dict.fromkeys(layout.pixels for _, layout in phase.layouts):
         images, short, full, corners = [], [], [], []
         for share, layout in phase.layouts:
-            if layout.cells != cells:
+            if layout.pixels != pixels:
                 continue
-            scenes = generate(rng, max(1, round(share * phase.batch)), layout)
+            scenes = world.generate(rng, max(1, round(share * phase.batch)), layout)
             images.append(scenes.images)
             room = frame.grid[0] - layout.grid[0]
             corners.append(rng.integers(0, room + 1, (len(scenes.images), 2)))
             for row, corner in enumerate(corners[-1]):
                 said = {"colored": colored, "corner": corner, "frame": frame}
-                short.append(caption(scenes, row, rng, **said))
-                full.append(caption(scenes, row, rng, everything=True, **said))
+                short.append(world.caption(scenes, row, rng, **said))
+                full.append(world.caption(scenes, row, rng, everything=True, **said))
         parts.append((np.concatenate(images), short, full, np.concatenate(corners)))
     groups = []
     for images, short, full, corner in parts:
@@ -180,9 +192,9 @@ def some_patches(pictures: int, patches: int, share: float, rng: np.random.Gener
     return rng.random((pictures, patches)).argsort(1)[:, :keep]
 
 
-def draw_step(step: int, phases, vocab: dict[str, int], seed: int, frame: Layout):
+def draw_step(step: int, phases, vocab: dict[str, int], seed: int, frame: Layout, world: World = World()):
     """The batch of a step, a function of seed and step alone, so that a resumed run sees the same."""
-    return draw_batch(np.random.default_rng([seed, step]), phase_at(phases, step)[0], vocab, frame)
+    return draw_batch(np.random.default_rng([seed, step]), phase_at(phases, step)[0], vocab, frame, world)
 
 
 def tower_loss(
@@ -216,11 +228,17 @@ def train_tower(
     every: int = 100,
     *,
     frame: Layout = Layout(),
+    world: World = World(),
+    seconds: float = math.inf,
+    within: Callable[[nn.Module], AbstractContextManager] = nullcontext,
     device: str = "cpu",
     workers: int = 0,
     until: float = math.inf,
 ):
-    """Train and return the CLIP; `frame` is the layout of whole pictures, the rest as in `lib.study.fitting.fit`."""
+    """Train and return the CLIP; `frame` is the layout of whole pictures of the `world`, the rest as in `lib.study.fitting.fit`.
+
+    `within(clip)` is a context that holds during training, such as `lib.study.half_linears.half_linears`.
+    """
     torch.manual_seed(seed)
     clip, head = embedded.clip_model(sizes, len(vocab)), WordHead(len(vocab), sizes.vision_width)
     embedded.start_local(clip.vision_model)
@@ -230,15 +248,17 @@ def train_tower(
         modules={"clip": clip, "head": head},
         phases=phases,
         seed=seed,
-        draw=partial(draw_step, phases=phases, vocab=vocab, seed=seed, frame=frame),
+        draw=partial(draw_step, phases=phases, vocab=vocab, seed=seed, frame=frame, world=world),
         loss=partial(tower_loss, clip, head),
         parts=("contrast", "words"),
         warm=50,
         floor=0.1,
         every=every,
         points=5,
+        seconds=seconds,
     )
-    fit(folder, half, workers=workers, until=until)
+    with within(clip):
+        fit(folder, half, workers=workers, until=until)
     return clip.eval()
 
 

@@ -71,13 +71,15 @@ def test_splits_share_neither_photographs_nor_digits():
     seen = {split: {card.tobytes() for card in bank} for split, bank in cards.items()}
     assert not seen["train"] & seen["test"]
     assert not seen["train"] & seen["validation"]
-    widths = [sum(strip.shape[1] for strip in scenes._photographs(split)) for split in SPLITS]
+    widths = [
+        sum(strip.shape[1] for strip in scenes.cuttings(split, scenes.photographs())) for split in SPLITS
+    ]
     assert widths[0] > widths[2] > 0
 
 
 def test_every_strip_holds_a_whole_picture():
     for split in SPLITS:
-        assert all(strip.shape[1] >= 96 for strip in scenes._photographs(split))
+        assert all(strip.shape[1] >= 96 for strip in scenes.cuttings(split, scenes.photographs()))
 
 
 @pytest.mark.parametrize(
