@@ -14,7 +14,8 @@ from torch.overrides import TorchFunctionMode
 
 def pays() -> bool:
     """Whether this processor multiplies bfloat16 matrices faster than float32 ones."""
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    able = torch.cpu.get_capabilities()
+    return able.get("avx512_bf16", False) or able.get("amx_bf16", False)
 
 
 class _Linear(torch.autograd.Function):

@@ -51,6 +51,32 @@ def train(folder: Path, seed: int, *, until: float = math.inf) -> None:
         )
         probe(folder, clip.vision_model, seed)
         train_decoder(folder, clip, vocab, recipe.SIZES, recipe.decoder(), seed, frame=recipe.WHOLE, **ways)
+    write_model(folder)
+
+
+def write_model(folder: Path) -> Path:
+    """Write `model/`, loadable as any checkpoint, from what a seed's folder holds now, finished or not."""
+    vocab = embedded.vocabulary(words())
+    clip = embedded.clip_model(recipe.SIZES, len(vocab))
+    tower, kept = (torch.load(folder / f"{half}.pt", weights_only=True) for half in ("tower", "decoder"))
+    clip.load_state_dict(tower["clip"])
+    model = embedded.llava_model(recipe.SIZES, clip, len(vocab))
+    model.load_state_dict(kept["model"])
+    curves = {half: read_curve(folder / f"{half}.jsonl") for half in ("tower", "decoder")}
+    card = {
+        half: {"steps": state["step"], "curve": curves[half]}
+        for half, state in (("tower", tower), ("decoder", kept))
+    }
+    probed = folder / "probe.json"
+    card |= {"probe": json.loads(probed.read_text())} if probed.exists() else {}
+    embedded.save(folder / "model", model.eval(), clip.eval(), recipe.SIZES, vocab, card)
+    return folder / "model"
+
+
+def read_curve(file: Path) -> list[dict]:
+    """Points of a curve by step; of a step that a resumed run logged twice, the later one."""
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    return list({line["step"]: line for line in lines}.values())
 
 
 def probe(folder: Path, vision, seed: int) -> None:

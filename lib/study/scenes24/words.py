@@ -14,7 +14,8 @@ import numpy as np
 from lib.study import questions
 from lib.study.questions import Place, Question, place_of, plural, take
 from lib.study.scenes import BADGE, BADGES, CARD, COLORS, DIGITS, OBJECT, PATCH, PLACES, SHAPES, Scenes
-from lib.study.scenes24.world import BACKGROUNDS, PAPERS, Layout, generate
+from lib.study.scenes24.painting import PAPERS
+from lib.study.scenes24.world import BACKGROUNDS, Layout, generate
 
 SUITES = ("exists", "attribute", "count", "where", "read", "scene", "relate")
 DIRECTIONS = ("left of", "right of", "above", "below")

@@ -7,6 +7,7 @@ import pytest
 
 from lib.models import embedded
 from lib.study.scenes import CARD, COLORS, OBJECT, PLACES, SHAPES
+from lib.study.scenes24.painting import PAPERS
 from lib.study.scenes24.words import (
     ANSWERS,
     DIRECTIONS,
@@ -19,7 +20,7 @@ from lib.study.scenes24.words import (
     neighbours,
     words,
 )
-from lib.study.scenes24.world import BACKGROUNDS, PAPERS, Layout, generate
+from lib.study.scenes24.world import BACKGROUNDS, Layout, generate
 
 NAMES, PICTURES = tuple(COLORS), 200
 

@@ -5,8 +5,8 @@ import pytest
 
 from lib.study.questions import evidence_mask
 from lib.study.scenes import BADGE, CARD, COLORS, OBJECT, SPLITS, cuttings
-from lib.study.scenes24 import world
-from lib.study.scenes24.world import BACKGROUNDS, PAPERS, Layout, generate, photographs, places
+from lib.study.scenes24.painting import PAPERS, digits
+from lib.study.scenes24.world import BACKGROUNDS, Layout, generate, photographs, places
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_both_papers_are_there_and_the_target_is_counted(drawn):
 def test_splits_share_neither_photographs_nor_digits():
     assert all(file.is_file() for file in photographs())
     assert len(photographs()) == len(BACKGROUNDS) == 12
-    seen = {split: {digit.tobytes() for digit in world.digits(split)[0]} for split in SPLITS}
+    seen = {split: {digit.tobytes() for digit in digits(split)[0]} for split in SPLITS}
     assert not seen["test"] & (seen["train"] | seen["validation"])
     assert not seen["train"] & seen["validation"]
     whole = [sum(strip.shape[1] for strip in cuttings(split, photographs())) for split in SPLITS]
