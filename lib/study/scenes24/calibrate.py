@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,7 +18,7 @@ from tqdm import tqdm
 from lib.models.embedded import PROMPT
 from lib.models.hub import Loaded, load
 from lib.models.prune import prune
-from lib.paths import PUBLISHED
+from lib.paths import PUBLISHED, user_path
 from lib.pruning.methods import Method, make
 from lib.study.metrics import exact_match
 from lib.study.questions import Question
@@ -129,12 +128,12 @@ def calibration_table(answers: pd.DataFrame, published: pd.DataFrame | None = No
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line: prints both tables and writes them as `calibration.csv` and `suites.csv` where `--out` says."""
     made = argparse.ArgumentParser(prog="python -m lib.study.scenes24.calibrate", description=__doc__)
-    made.add_argument("--model", type=Path, required=True, help="folder of a trained model")
+    made.add_argument("--model", type=user_path, required=True, help="folder of a trained model")
     made.add_argument(
         "--pictures", type=int, default=100, help="validation pictures, a question of each suite each"
     )
     made.add_argument("--sizes", type=int, nargs=2, default=Layout().sizes, help="of the objects, pixels")
-    made.add_argument("--out", type=Path, help="folder for the tables")
+    made.add_argument("--out", type=user_path, help="folder for the tables")
     given = made.parse_args(arguments)
     layout = Layout(sizes=tuple(given.sizes))
     answers = ask(load(given.model), *benchmark("validation", given.pictures, SEED, layout), arms())

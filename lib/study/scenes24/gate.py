@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,6 +16,7 @@ from torch.nn.functional import normalize
 from lib.models import embedded
 from lib.models.clip import encode_text
 from lib.models.hub import Loaded, load
+from lib.paths import user_path
 from lib.pruning.methods import make
 from lib.study import train_tower
 from lib.study.retrieval import ASKED as RETRIEVED
@@ -82,12 +82,12 @@ def gate_table(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line: prints the table, writes it where `--out` says; 0 when all is met, else 1."""
     made = argparse.ArgumentParser(prog="python -m lib.study.scenes24.gate", description=__doc__)
-    made.add_argument("--model", type=Path, required=True, help="folder of a trained model")
+    made.add_argument("--model", type=user_path, required=True, help="folder of a trained model")
     made.add_argument(
         "--pictures", type=int, default=300, help="test pictures, a question of each suite each"
     )
     made.add_argument("--sizes", type=int, nargs=2, default=Layout().sizes, help="of the objects, pixels")
-    made.add_argument("--out", type=Path, help="CSV file")
+    made.add_argument("--out", type=user_path, help="CSV file")
     given = made.parse_args(arguments)
     table = gate_table(load(given.model), given.pictures, Layout(sizes=tuple(given.sizes)))
     print(table.round(3).to_string(index=False))

@@ -19,6 +19,7 @@ import torch
 
 from lib.models import embedded
 from lib.paths import RUNS as ALL_RUNS
+from lib.paths import user_path
 from lib.study import train_tower
 from lib.study.drawing import Paused
 from lib.study.files import alone, whole
@@ -94,7 +95,7 @@ def probe(folder: Path, vision, seed: int) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; 0 when all seeds are finished, 3 when the time was over before."""
     made = argparse.ArgumentParser(prog="python -m lib.study.scenes24.train", description=__doc__)
-    made.add_argument("--out", type=Path, default=RUNS, help="gets a folder a seed")
+    made.add_argument("--out", type=user_path, default=RUNS, help="gets a folder a seed")
     made.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     made.add_argument("--threads", type=int, default=2)
     made.add_argument("--minutes", type=float, default=math.inf, help="stop after so long with a checkpoint")
