@@ -33,6 +33,7 @@ from lib.models.columns import (
     visual_columns,
 )
 from lib.models.pictures import Encoded, Picture, pack_numbers
+from lib.models.prompt_end import BYPASSED, PromptEnd
 from lib.models.record import RECORD, Call, Cut, Record, Trace
 from lib.models.vision import Watch
 from lib.pruning.methods import Method, Needs
@@ -42,10 +43,17 @@ class Executor:
     """The hooks of one `prune` context."""
 
     def __init__(
-        self, anatomy: Anatomy, method: Method, needs: Needs, watch: Watch, chooser: Chooser, trace: Trace
+        self,
+        anatomy: Anatomy,
+        method: Method,
+        needs: Needs,
+        watch: Watch,
+        chooser: Chooser,
+        ends: PromptEnd,
+        trace: Trace,
     ) -> None:
         self.anatomy, self.method, self.needs = anatomy, method, needs
-        self.watch, self.chooser, self.trace = watch, chooser, trace
+        self.watch, self.chooser, self.ends, self.trace = watch, chooser, ends, trace
         self.schedule = method.schedule(len(anatomy.layers))
         # Where every image gives one grid, a choice before the language model needs no prompt: it is made as the features
         # enter the projector. Elsewhere it waits for the prompt, at the language model's door.
@@ -73,6 +81,7 @@ class Executor:
     # Images
 
     def _project(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        self.trace.ran = True
         features = self.watch.spread(args[0])
         self.encoded, self.decision = self.watch.encoded(features), None
         if self.early:
@@ -106,7 +115,7 @@ class Executor:
         cuts = [] if self.call is None else self.call.cuts
         if own is None or "features" not in own:
             return self.chooser.choose(self.encoded, pictures, own or {})
-        before = self.call.decision if cuts else None
+        before = self.call.decisions[-1] if cuts else None
         decision = self.chooser.choose(self.encoded, pictures, own, before, len(cuts))
         if decision.features is not None:
             raise ValueError(
@@ -117,6 +126,7 @@ class Executor:
     # Sequence
 
     def _core(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
+        self.trace.ran, labels = True, self.ends.take_labels()
         bound = arguments(module, args, kwargs)
         if bound.get("input_ids") is None:
             raise ValueError(
@@ -142,7 +152,7 @@ class Executor:
                 raise ValueError(
                     "mm_encoder_outputs must come whole from this model: no chunked prefill, no own features"
                 )
-        self.call = Call(bound["input_ids"], placed=bound.get("position_ids") is not None)
+        self.call = Call(bound["input_ids"], labels=labels, placed=bound.get("position_ids") is not None)
 
     def _decode(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         call, mask, cache = self.call, kwargs.get("attention_mask"), cache_of(kwargs)
@@ -185,16 +195,18 @@ class Executor:
         rows = rows.to(embeds.device).repeat_interleave(call.repeat, 0)
         images = self.encoded.projected.to(embeds)[rows.clamp_min(0)]
         foreign = (rows < 0)[..., None]
-        call.genuine = ((take(embeds, call.columns) == images) | images.isnan() | foreign).all()
+        call.sound["genuine"] = ((take(embeds, call.columns) == images) | images.isnan() | foreign).all()
+        self.ends.settle(call, len(pictures))
+        self._recall(sizes)
         if self.needs.prompt or self.needs.words:
             call.words = take(embeds, self._words(call.visual))
         if self.schedule[0]:
             return kwargs
-        decision = self.decision
+        decision = call.known[0] if call.known else self.decision
         if decision is None:
             decision = self._choose(pictures, self._prompt())
-            if decision.features is not None:
-                embeds = self._rewrite(embeds, decision.features, rows)
+        if not self.early and decision.features is not None:
+            embeds = self._rewrite(embeds, decision.features, rows)
         positions = kwargs.get("position_ids")
         positions = torch.arange(length, device=embeds.device)[None] if positions is None else positions
         index, positions = self._apply(0, decision, positions)
@@ -209,6 +221,14 @@ class Executor:
             "attention_mask": short,
             **more,
         }
+
+    def _recall(self, sizes: Sequence[int]) -> None:
+        """Without a cache each step of a generation is a prefill of the same prompt: its choices stand."""
+        found = self.ends.recall(self.call, self.encoded.projected)
+        if found is not None:
+            self.call.sound["known"], known = found
+            if self._read_counts(sizes)["known"]:
+                self.call.known = known
 
     def _is_visual(self, ids: Tensor) -> Tensor:
         video = self.anatomy.video_token_id
@@ -239,7 +259,8 @@ class Executor:
         call = self.call
         visual, before = call.visual, call.cuts[-1] if call.cuts else None
         sizes = [len(picture.rows) for picture in call.pictures]
-        self._read_counts(sizes, decision)
+        if not call.known:
+            self._read_counts(sizes, decision)
         marks = visual.new_zeros(len(sizes), max(sizes))
         for row, kept in zip(marks, decision.kept, strict=True):
             row.index_fill_(0, kept, True)
@@ -262,12 +283,12 @@ class Executor:
         self.trace.scores = decision.scores
         lengths = self.trace.lengths[:layer] if call.cuts else [total] * layer
         self.trace.lengths = lengths + [index.shape[1]] * (layers - layer)
-        call.decision = decision
+        call.decisions.append(decision)
         call.cuts.append(Cut(layer, total, index, stays, short, fewer))
         return index, positions
 
-    def _read_counts(self, sizes: Sequence[int] | None, decision: Decision | None = None) -> None:
-        """The one place that reads the device: all conditions at once.
+    def _read_counts(self, sizes: Sequence[int] | None, decision: Decision | None = None) -> dict[str, int]:
+        """The one place that reads the device: all conditions at once, which are returned.
 
         Raises
         ------
@@ -277,7 +298,8 @@ class Executor:
         """
         call, name, tokens = self.call, self.method.name, self.anatomy.tokens
         counts = call.visual.sum(1)
-        sound = {} if decision is None else decision.sound | {"genuine": call.genuine}
+        sound = call.sound | ({} if decision is None else decision.sound)
+        call.sound = {}
         read = torch.cat([counts, *(flag.to(counts)[None] for flag in sound.values())]).tolist()
         rows, flags = read[: len(counts)], dict(zip(sound, read[len(counts) :], strict=True))
         if sizes is not None:
@@ -290,6 +312,8 @@ class Executor:
             told = told if set(expected) == {most} else f"{expected} visual tokens (one image a row)"
             raise ValueError(f"input_ids must have {told}, got {rows}")
         faults = {
+            "prompt_length": f"prompt_length must reach behind the image, got {self.ends.given}",
+            "words": f"input_ids must have a word between the image and the end of the prompt, which {name} reads",
             "finite": f"scores of {name} must be finite, got NaN or infinity",
             "ascending": f"kept must be ascending and within the {most} visual tokens",
             "there": f"kept must be among the tokens that {name} left at its cut before",
@@ -298,6 +322,7 @@ class Executor:
         for fault, told in faults.items():
             if not flags.get(fault, True):
                 raise ValueError(told)
+        return flags
 
     def _continue(self, embeds: Tensor, kwargs: dict) -> dict:
         """A forward on a filled cache: generation steps, candidates of assisted decoding, a second turn."""
@@ -354,13 +379,23 @@ class Executor:
         words = self._words(call.visual)
         real = torch.ones_like(call.visual) if call.mask is None else call.mask != 0
         last = (call.visual.long() * torch.arange(call.visual.shape[1], device=words.device)).amax(1)
-        valid = take(real & ~call.visual, words) & (words > last[:, None])
+        real = real & ~call.visual if call.asked is None else real & ~call.visual & call.asked
+        valid = take(real, words) & (words > last[:, None])
+        call.sound["words"] = valid.any(1).all()
+        if not valid.is_cuda:  # here a read costs nothing, and a method would stumble over what is missing
+            self._read_counts([len(picture.rows) for picture in call.pictures])
         told = {} if call.words is None else {"prompt": call.words[:: call.repeat]}
         return told | {"prompt_valid": valid[:: call.repeat]}
 
+    def _running(self) -> Call:
+        """The forward that is under way, as the hooks of the whole model and of its decoder have prepared it."""
+        if self.call is None or self.call.prefill is None:
+            raise ValueError(BYPASSED)
+        return self.call
+
     def _look(self, sight: Sight) -> None:
-        call = self.call
-        if not call.prefill:
+        call = self._running()
+        if not call.prefill or call.known:
             return
         visual, mask = call.state
         if self.needs.attention:
@@ -380,7 +415,7 @@ class Executor:
         call.next_attention = sight.row(last_real(mask, visual.shape[1]))
 
     def _layer(self, number: int, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        call = self.call
+        call = self._running()
         if number and number in self.schedule:
             enter = self._select if call.prefill else self._step
             args = (enter(number, module, args[0], kwargs), *args[1:])
@@ -392,9 +427,12 @@ class Executor:
         """Choose on entering a layer, hand the short sequence to it and its successors."""
         call = self.call
         before = call.cuts[-1] if call.cuts else None
-        if self.needs.next_attention:
-            self._look_ahead(module, hidden, kwargs)
-        decision = self._choose(call.pictures, self._cues(module, hidden, before, kwargs))
+        if call.known:
+            decision = call.known[len(call.cuts)]
+        else:
+            if self.needs.next_attention:
+                self._look_ahead(module, hidden, kwargs)
+            decision = self._choose(call.pictures, self._cues(module, hidden, before, kwargs))
         index, positions = self._apply(number, decision, self._positions(kwargs, call.visual.shape[1]))
         call.places = positions
         local = index if before is None else torch.searchsorted(before.index.contiguous(), index.contiguous())
@@ -502,9 +540,13 @@ class Executor:
         call, self.call = self.call, None
         if not call.prefill:
             return output
+        if len(call.cuts) < len(self.schedule):
+            raise ValueError(BYPASSED)
         cache = cache_of(output)
         if cache is not None:
             setattr(cache, RECORD, Record(self.method.positions, tuple(call.cuts)))
+        self.trace.pruned += 1
+        self.ends.remember(call, self.encoded.projected)
         last = call.cuts[-1]
         output.last_hidden_state = put_back(output.last_hidden_state, last.index, last.total, last.alive)
         return output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from lib.models.anatomy import Anatomy
 from lib.models.choosing import BUDGETS, Chooser
 from lib.models.clip import ClipPair, check_pair, encode_text, load
 from lib.models.executor import Executor
+from lib.models.prompt_end import NothingPruned, PromptEnd, check_prompt_length
 from lib.models.record import Trace
 from lib.models.vision import Given, Watch
 from lib.pruning.base import KEYS, POSITIONS
@@ -29,6 +31,7 @@ def prune(
     clip: ClipPair | None = None,
     evidence: Tensor | None = None,
     budget: str = "crop",
+    prompt_length: int | Sequence[int] | Tensor | None = None,
 ) -> Iterator[Trace]:
     """Prune the visual tokens in everything `model` does inside the context, `generate` included.
 
@@ -51,14 +54,25 @@ def prune(
         frames). "crop": the method runs on each part, with a share of the budget in proportion to its tokens; every
         method can, so this is the default. "image": one budget, scores of all parts compared with each other; refused for
         methods that place tokens on one grid. Newline tokens between rows of crops are not counted and stay.
+    prompt_length : columns of the input that are the prompt, padding included: one number, or one for each sample. Methods
+        that read the prompt read nothing behind it. None: the prompt ends before the first label behind the image, where
+        the forward is given `labels`, and with the input of `generate`, whatever its forwards hold besides (candidates of
+        assisted decoding; words generated so far without a cache, where the first forward's choice stands). A forward that
+        tells nothing of this is a prompt from end to end: to score an answer by its logits alone, give its prompt's length.
+
+    Warns
+    -----
+    NothingPruned
+        If the model was not called inside the context, as far as its hooks can tell.
 
     Raises
     ------
     ValueError
         On entry: unknown model class, a context on the same model already open, bad layer, missing or empty
-        text. While running: rows without exactly one image, features encoded elsewhere, non-finite scores,
-        and what would be silently wrong: static caches, chunked prefill, images on a filled cache, a second
-        turn through `generate` on a cache that is short from layer 0 on.
+        text. While running: a prompt that ends before its image does, rows without exactly one image, features
+        encoded elsewhere, non-finite scores, and what would be silently wrong: static caches, chunked prefill,
+        images on a filled cache, a second turn through `generate` on a cache that is short from layer 0 on, a
+        pruned model as its own draft, parts that run past the hooks, as one does that was compiled and run before.
     """
     anatomy = Anatomy.of(model)
     hooks = anatomy.core._forward_pre_hooks.values()
@@ -71,12 +85,20 @@ def prune(
     trace = Trace(method=method, grid=anatomy.grid, layers=len(anatomy.layers))
     if needs.saliency_layer is not None:
         trace.saliency = "cls" if anatomy.family.cls else "received"
+    ends = PromptEnd(check_prompt_length(prompt_length), trace)
     with ExitStack() as stack:
         watch = Watch(anatomy, needs, given, anatomy.grid and method.lattice(anatomy.grid))
         watch.install(stack)
         chooser = Chooser(anatomy, method, needs, given, budget)
-        Executor(anatomy, method, needs, watch, chooser, trace).install(stack)
+        ends.install(model, stack)
+        Executor(anatomy, method, needs, watch, chooser, ends, trace).install(stack)
         yield trace
+    if not trace.ran:
+        warnings.warn(
+            "nothing was pruned: the model was not called inside prune, or ran past its hooks as a compiled one does",
+            NothingPruned,
+            stacklevel=3,
+        )
 
 
 def _check(method: Method, needs: Needs, anatomy: Anatomy) -> None:

@@ -30,6 +30,8 @@ class Trace:
     kept : per sample, ascending indices among its visual tokens.
     scores : each cue's map [B, N] float32; NaN where a sample has fewer tokens, and at newlines.
     lengths : sequence length in each decoder layer at prefill, padding included.
+    ran : whether the model was called inside the context, as far as its hooks can tell.
+    pruned : how many forwards with an image were pruned.
     """
 
     method: Method
@@ -40,6 +42,8 @@ class Trace:
     kept: list[Tensor] = field(default_factory=list)
     scores: dict[str, Tensor] = field(default_factory=dict)
     lengths: list[int] = field(default_factory=list)
+    ran: bool = False
+    pruned: int = 0
 
 
 @dataclass(frozen=True)
@@ -101,20 +105,27 @@ class Call:
     """One forward through the model, from its first hook to its last.
 
     `visual` [B, S] tells which columns are visual and `columns` [B, N] where they are (beyond the end of a row's own, any).
-    `placed` tells whether the caller gave position ids, `positions` are those with several axes. `decision` is the latest
-    choice and `cuts` are those made so far, `places` the position ids after the latest of several; `keys` [B, S', G, d] are those of
+    `prefill` tells whether the cache is empty; None before the language model begins. `labels` are those of the forward,
+    `asked` [B, S] the columns up to the prompt's end (None: all) and `known` the choices that an earlier forward of the same
+    generation has made. `sound` tells of each condition on the input whether it holds; it waits for the next read of the
+    device.
+    `placed` tells whether the caller gave position ids, `positions` are those with several axes. `decisions` are the choices and
+    `cuts` what they took away so far, `places` the position ids after the latest of several; `keys` [B, S', G, d] are those of
     the layer before the next one; `short_masks` the padding masks of a forward on a filled cache, by the layer of the cut.
     """
 
     input_ids: Tensor
     mask: Tensor | None = None
-    prefill: bool = False
+    prefill: bool | None = None
     repeat: int = 1
     visual: Tensor | None = None
     pictures: Sequence[Picture] = ()
     columns: Tensor | None = None
     words: Tensor | None = None
-    genuine: Tensor | None = None
+    labels: Tensor | None = None
+    asked: Tensor | None = None
+    sound: dict[str, Tensor] = field(default_factory=dict)
+    known: Sequence[Decision] = ()
     placed: bool = True
     positions: Tensor | None = None
     attention: Tensor | None = None
@@ -122,7 +133,7 @@ class Call:
     prompt_attention: Tensor | None = None
     keys: Tensor | None = None
     places: Tensor | None = None
-    decision: Decision | None = None
+    decisions: list[Decision] = field(default_factory=list)
     cuts: list[Cut] = field(default_factory=list)
     record: Record | None = None
     short_masks: dict[int, Tensor | None] = field(default_factory=dict)
@@ -130,7 +141,11 @@ class Call:
 
     @property
     def state(self) -> tuple[Tensor, Tensor | None]:
-        """Which columns are visual, [B, S'], and the padding mask, both of the sequence as it is now."""
-        if not self.cuts:
-            return self.visual, self.mask
-        return take(self.visual, self.cuts[-1].index), self.cuts[-1].mask
+        """Which columns are visual, [B, S'], and which hold the prompt without padding (None: all), as the sequence is now."""
+        visual, mask, asked = self.visual, self.mask, self.asked
+        if self.cuts:
+            index, mask = self.cuts[-1].index, self.cuts[-1].mask
+            visual, asked = take(visual, index), asked if asked is None else take(asked, index)
+        if asked is None:
+            return visual, mask
+        return visual, asked if mask is None else asked & (mask != 0)

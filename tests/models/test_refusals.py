@@ -48,10 +48,12 @@ def test_variants_of_the_class_are_refused(tiny, change, match):
 
 def test_a_second_context_on_the_same_model_is_refused(model, tiny):
     fixed = tiny.Fixed(kept=(EVERY_OTHER,))
-    with prune(model, fixed):
+    inputs = tiny.inputs((5,))
+    with prune(model, fixed), torch.no_grad():
         refuse(model, fixed, "already")
-    with prune(model, fixed):
-        pass
+        model(**inputs)
+    with prune(model, fixed), torch.no_grad():
+        model(**inputs)
 
 
 @pytest.mark.parametrize("layer", [0, 2])

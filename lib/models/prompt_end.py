@@ -1,0 +1,190 @@
+"""What the calls of a model tell from outside: where the prompt ends, and whether an image that came in was pruned.
+
+A method that reads the prompt must not see what comes after it: candidates of assisted decoding, the words generated so
+far where there is no cache, an answer that is scored. Where the prompt ends is settled here, once for all methods.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from lib.models.choosing import Decision
+from lib.models.record import Call, Trace
+
+IGNORED = -100  # label of a column that no loss counts
+PIXELS = ("pixel_values", "pixel_values_videos")
+BYPASSED = (
+    "nothing can be pruned where a part of the model runs past the hooks of prune, as one does that was compiled and run "
+    "before; prune the model that is not compiled"
+)
+
+
+class NothingPruned(UserWarning):
+    """A context of `prune` ended without a call of its model."""
+
+
+@dataclass
+class Run:
+    """One call of `generate`: the columns of its prompt (None where it was given no ids), and what its first forward
+    decided: `decisions`, one a cut, for the prompt `ids` [B, columns] about the images `projected`."""
+
+    columns: int | None
+    ids: Tensor | None = None
+    projected: Tensor | None = None
+    decisions: Sequence[Decision] = ()
+
+
+@dataclass
+class PromptEnd:
+    """Where prompts end: as the caller says, else before the labels, else where the input of `generate` ends.
+
+    `given` are columns of the input, padding included, one number for all samples or one each.
+    """
+
+    given: int | list[int] | None
+    trace: Trace
+    labels: Tensor | None = None
+    runs: list[Run] = field(default_factory=list)
+    awaited: int = 0  # prompts that must have been pruned when the forward under way ends
+
+    def install(self, model: nn.Module, stack: ExitStack) -> None:
+        """Watch `model(...)` and `model.generate(...)`."""
+        stack.callback(model.register_forward_pre_hook(self._enter, with_kwargs=True).remove)
+        stack.callback(model.register_forward_hook(self._leave).remove)
+        before = vars(model).get("generate")
+        restore = functools.partial(setattr, model, "generate", before) if before else None
+        stack.callback(restore or functools.partial(delattr, model, "generate"))
+        model.generate = self._noting(model, model.generate)
+
+    @property
+    def run(self) -> Run | None:
+        """The call of `generate` that is under way."""
+        return self.runs[-1] if self.runs else None
+
+    def _enter(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
+        self.trace.ran = True
+        given = kwargs
+        if args:
+            given = inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments
+        self.labels = given.get("labels")
+        self.awaited = self.trace.pruned + _holds_image(given)
+
+    def _leave(self, module: nn.Module, args: tuple, output) -> None:
+        if self.trace.pruned < self.awaited:
+            raise ValueError(BYPASSED)
+
+    def _noting(self, model: nn.Module, generate: Callable) -> Callable:
+        @functools.wraps(generate)
+        def noting(*args, **kwargs):
+            self.trace.ran = True
+            if kwargs.get("assistant_model") is model:
+                raise ValueError(
+                    "assistant_model must be another object than the model that is pruned (a copy made outside of prune "
+                    "will do): a draft sees no image"
+                )
+            awaited = self.trace.pruned + _holds_image(kwargs)
+            ids = args[0] if args else kwargs.get("inputs")
+            ids = kwargs.get("input_ids") if ids is None else ids
+            self.runs.append(Run(None if ids is None else ids.shape[1]))
+            try:
+                out = generate(*args, **kwargs)
+            finally:
+                self.runs.pop()
+            if self.trace.pruned < awaited:
+                raise ValueError(BYPASSED)
+            return out
+
+        return noting
+
+    def take_labels(self) -> Tensor | None:
+        """The labels of the forward that is under way; they are handed out once."""
+        labels, self.labels = self.labels, None
+        return labels
+
+    def settle(self, call: Call, samples: int) -> None:
+        """Write into `call` which columns hold the prompt, and what has to be true of it.
+
+        Parameters
+        ----------
+        call : of a prefill, `visual` known.
+        samples : rows of the input, without the copies that a beam search makes.
+
+        Raises
+        ------
+        ValueError
+            If `prompt_length` is longer than the input or says another number of samples; if `labels` do not cover the
+            input.
+        """
+        rows, length = call.visual.shape
+        place = torch.arange(length, device=call.visual.device)
+        last = (call.visual.long() * place).amax(1)
+        if self.given is not None:
+            ends = self._ends(samples, rows, length).to(place.device)
+            call.sound["prompt_length"] = (ends > last).all()
+        elif call.labels is not None:
+            if call.labels.shape != call.input_ids.shape:
+                raise ValueError(
+                    f"labels must have the shape of input_ids, {tuple(call.input_ids.shape)}, to tell where the prompt ends, "
+                    f"got {tuple(call.labels.shape)}; prune(..., prompt_length=...) tells it otherwise"
+                )
+            answer = (call.labels != IGNORED) & (place > last[:, None])
+            ends = torch.where(answer.any(1), answer.long().argmax(1), length)
+        elif self.run is not None and (self.run.columns or length) < length:
+            ends = torch.full_like(last, self.run.columns)
+        else:
+            return
+        call.asked = place < ends[:, None]
+
+    def _ends(self, samples: int, rows: int, length: int) -> Tensor:
+        given = torch.as_tensor(self.given)
+        if given.ndim and len(given) != samples:
+            raise ValueError(
+                f"prompt_length must hold one number for each of {samples} samples, got {len(given)}"
+            )
+        if int(given.max()) > length:
+            raise ValueError(
+                f"prompt_length must not exceed the {length} columns of the input, got {self.given}"
+            )
+        return given.expand(samples).repeat_interleave(rows // samples)
+
+    def remember(self, call: Call, projected: Tensor) -> None:
+        """Keep the choices of a prefill for the rest of the call of `generate`."""
+        run = self.run
+        if run is not None and run.columns is not None:
+            run.ids = call.input_ids[:, : run.columns]
+            run.projected, run.decisions = projected, call.decisions
+
+    def recall(self, call: Call, projected: Tensor) -> tuple[Tensor, Sequence[Decision]] | None:
+        """Choices that were made about these images in this call of `generate`, and whether the prompt is the same."""
+        run = self.run
+        if run is None or run.projected is not projected or len(run.ids) != len(call.input_ids):
+            return None
+        return (call.input_ids[:, : run.columns] == run.ids).all(), run.decisions
+
+
+def check_prompt_length(given) -> int | list[int] | None:
+    """`prompt_length` of `prune` as a number or a list of numbers; anything else is refused."""
+    if isinstance(given, Tensor):
+        given = given.tolist() if not given.is_floating_point() and given.dtype != torch.bool else repr(given)
+    numbers = given if isinstance(given, (list, tuple)) else [given]
+    if given is not None and (
+        not len(numbers) or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in numbers)
+    ):
+        raise ValueError(
+            f"prompt_length must be a number of columns above 0, or one for each sample, got {given!r}"
+        )
+    return list(given) if isinstance(given, (list, tuple)) else given
+
+
+def _holds_image(given: Mapping) -> bool:
+    encoded = given.get("mm_encoder_outputs") or {}
+    return any(given.get(name) is not None for name in PIXELS) or any(
+        output is not None for output in encoded.values()
+    )
