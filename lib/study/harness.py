@@ -39,6 +39,7 @@ install the matching build, or uninstall torchvision; nothing here misses it.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,7 @@ from PIL import Image
 
 from lib.models.clip import ClipPair
 from lib.models.hub import Loaded, load
+from lib.models.prompt_end import NothingPruned
 from lib.models.prompts import encoded, written
 from lib.models.prune import prune
 from lib.paths import user_path
@@ -121,8 +123,12 @@ def open_model(
         loaded.processor.chat_template = user_path(chat_template).read_text(encoding="utf-8")
     if not loaded.processor.chat_template:
         raise ValueError(f"chat_template must be given, as {pretrained} has none of its own")
-    with prune(loaded.model, method, text=["what is this ?"], clip=loaded.clip):
-        return loaded  # the context refuses on entry what it cannot prune
+    with (
+        warnings.catch_warnings()
+    ):  # the context refuses on entry what it cannot prune; nothing has to run in it
+        warnings.simplefilter("ignore", NothingPruned)
+        with prune(loaded.model, method, text=["what is this ?"], clip=loaded.clip):
+            return loaded
 
 
 def read_messages(
