@@ -33,7 +33,9 @@ def told(inputs, answer):
         for row, end, words in zip(mask, ends, answer, strict=True)
     ]
     ids, mask = torch.stack(rows), torch.stack(masks)
-    places = (mask.cumsum(1) - 1).clamp_min(0)  # as `generate` counts: DART's norms of rotated keys depend on it
+    places = (mask.cumsum(1) - 1).clamp_min(
+        0
+    )  # as `generate` counts: DART's norms of rotated keys depend on it
     return inputs | {"input_ids": ids, "attention_mask": mask, "position_ids": places}, ends
 
 
