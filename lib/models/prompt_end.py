@@ -7,7 +7,6 @@ far where there is no cache, an answer that is scored. Where the prompt ends is 
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from lib.models.borrowed import arguments
 from lib.models.choosing import Decision
 from lib.models.record import Call, Trace
 
@@ -70,9 +70,7 @@ class PromptEnd:
 
     def _enter(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
         self.trace.ran = True
-        given = kwargs
-        if args:
-            given = inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments
+        given = arguments(module, args, kwargs) if args else kwargs
         self.labels = given.get("labels")
         self.awaited = self.trace.pruned + _holds_image(given)
 
@@ -162,11 +160,14 @@ class PromptEnd:
             run.projected, run.decisions = projected, call.decisions
 
     def recall(self, call: Call, projected: Tensor) -> tuple[Tensor, Sequence[Decision]] | None:
-        """Choices that were made about these images in this call of `generate`, and whether the prompt is the same."""
+        """Choices that were made in this call of `generate`, and whether prompt and images are the same."""
         run = self.run
-        if run is None or run.projected is not projected or len(run.ids) != len(call.input_ids):
+        if run is None or run.ids is None or len(run.ids) != len(call.input_ids):
             return None
-        return (call.input_ids[:, : run.columns] == run.ids).all(), run.decisions
+        if run.projected.shape != projected.shape:
+            return None
+        same = (call.input_ids[:, : run.columns] == run.ids).all() & (run.projected == projected).all()
+        return same, run.decisions
 
 
 def check_prompt_length(given) -> int | list[int] | None:
