@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from lib.models.anatomy import Anatomy
 from lib.models.attention import Sight, glimpse, probe
 from lib.models.borrowed import CACHE, arguments, cache_of, causal_mask
+from lib.models.caches import Cut, Record, record_of, remember
 from lib.models.choosing import Chooser, Decision
 from lib.models.columns import (
     kept_columns,
@@ -34,7 +35,7 @@ from lib.models.columns import (
 )
 from lib.models.pictures import Encoded, Picture, pack_numbers
 from lib.models.prompt_end import BYPASSED, PromptEnd
-from lib.models.record import RECORD, Call, Cut, Record, Trace
+from lib.models.record import Call, Trace
 from lib.models.vision import Watch
 from lib.pruning.methods import Method, Needs
 
@@ -152,7 +153,11 @@ class Executor:
                 raise ValueError(
                     "mm_encoder_outputs must come whole from this model: no chunked prefill, no own features"
                 )
-        self.call = Call(bound["input_ids"], labels=labels, placed=bound.get("position_ids") is not None)
+        placed = bound.get("position_ids") is not None
+        record = None if placed or cache is None else record_of(cache)
+        if record is not None and record.deltas is not None:
+            module.rope_deltas = record.deltas  # of these rows, whatever the model has read since
+        self.call = Call(bound["input_ids"], labels=labels, placed=placed)
 
     def _decode(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         call, mask, cache = self.call, kwargs.get("attention_mask"), cache_of(kwargs)
@@ -196,6 +201,7 @@ class Executor:
         images = self.encoded.projected.to(embeds)[rows.clamp_min(0)]
         foreign = (rows < 0)[..., None]
         call.sound["genuine"] = ((take(embeds, call.columns) == images) | images.isnan() | foreign).all()
+        call.sound["behind"] = (length - 1 - call.image_end).amin()
         self.ends.settle(call, len(pictures))
         self._recall(sizes)
         if self.needs.prompt or self.needs.words:
@@ -322,14 +328,20 @@ class Executor:
         for fault, told in faults.items():
             if not flags.get(fault, True):
                 raise ValueError(told)
+        call.behind = flags.get("behind", call.behind)
         return flags
 
     def _continue(self, embeds: Tensor, kwargs: dict) -> dict:
         """A forward on a filled cache: generation steps, candidates of assisted decoding, a second turn."""
         call, cache = self.call, cache_of(kwargs)
-        record: Record | None = getattr(cache, RECORD, None)
+        record = record_of(cache)
         if record is None or (record.schedule, record.positions) != (self.schedule, self.method.positions):
             raise ValueError(f"{CACHE} was not filled by this method inside prune")
+        if record.rows != embeds.shape[0]:
+            raise ValueError(
+                f"{CACHE} holds {record.rows} rows, got {embeds.shape[0]} of input_ids: rows of a pruned cache are moved by "
+                "its own methods"
+            )
         new, held = embeds.shape[1], cache.get_seq_length()
         seen = held + record.before
         positions = kwargs.get("position_ids")
@@ -358,7 +370,7 @@ class Executor:
             if record.schedule == (0,) and call.mask is None and call.placed:
                 first = seen
                 if positions.ndim == 3 and len(positions) != 4:  # the first of four axes counts the text
-                    first += int(self.anatomy.core.rope_deltas.reshape(-1)[0])
+                    first += int(record.deltas.reshape(-1)[0])
                 wrong = int(positions.reshape(-1)[0]) != first
         if wrong:
             raise ValueError(
@@ -378,9 +390,8 @@ class Executor:
             return {}
         words = self._words(call.visual)
         real = torch.ones_like(call.visual) if call.mask is None else call.mask != 0
-        last = (call.visual.long() * torch.arange(call.visual.shape[1], device=words.device)).amax(1)
         real = real & ~call.visual if call.asked is None else real & ~call.visual & call.asked
-        valid = take(real, words) & (words > last[:, None])
+        valid = take(real, words) & (words > call.image_end[:, None])
         call.sound["words"] = valid.any(1).all()
         if not valid.is_cuda:  # here a read costs nothing, and a method would stumble over what is missing
             self._read_counts([len(picture.rows) for picture in call.pictures])
@@ -544,7 +555,10 @@ class Executor:
             raise ValueError(BYPASSED)
         cache = cache_of(output)
         if cache is not None:
-            setattr(cache, RECORD, Record(self.method.positions, tuple(call.cuts)))
+            deltas = getattr(self.anatomy.core, "rope_deltas", None)
+            if deltas is not None:
+                deltas = deltas.repeat_interleave(len(call.input_ids) // len(deltas), 0)
+            remember(cache, Record(self.method.positions, tuple(call.cuts), call.behind, deltas))
         self.trace.pruned += 1
         self.ends.remember(call, self.encoded.projected)
         last = call.cuts[-1]

@@ -122,7 +122,7 @@ class PromptEnd:
         """
         rows, length = call.visual.shape
         place = torch.arange(length, device=call.visual.device)
-        last = (call.visual.long() * place).amax(1)
+        last = call.image_end
         if self.given is not None:
             ends = self._ends(samples, rows, length).to(place.device)
             call.sound["prompt_length"] = (ends > last).all()

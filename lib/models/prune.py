@@ -38,7 +38,7 @@ def prune(
     Logits keep the shape of the whole prompt, zero where a column was dropped; labels may cover any column
     that stays. Callers go on speaking of the whole prompt (its masks, its position ids). One context serves
     one batch of questions, as `text` and `evidence` belong to its samples. A cache filled here is of no use
-    outside.
+    outside; its own methods move, repeat and drop rows as ever, and `crop` takes columns away as long as the image stays whole.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What a pruned run remembers: for the caller, for the length of one forward, and for the life of a cache."""
+"""What a pruned run remembers for the caller, and for the length of one forward."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from lib.models.caches import Cut, Record
 from lib.models.choosing import Decision
 from lib.models.columns import take
 from lib.models.pictures import Picture
 from lib.pruning.methods import Method
-
-RECORD = "_visual_token_record"  # name of the attribute on a cache that holds its `Record`
 
 
 @dataclass
@@ -46,65 +45,12 @@ class Trace:
     pruned: int = 0
 
 
-@dataclass(frozen=True)
-class Cut:
-    """Where the sequence became shorter.
-
-    `layer` is the first one that holds the short sequence, `index` [B, S'] the columns of the whole prompt that it consists
-    of, `stays` [B, S] the columns that were kept, `mask` [B, S'] the padding mask of the short sequence or None (fillers of
-    rows that lost more than others are padding), `fewer` [B, 1] by how much ids after the prompt are lower where
-    positions count anew.
-    """
-
-    layer: int
-    total: int
-    index: Tensor
-    stays: Tensor
-    mask: Tensor | None
-    fewer: Tensor | int = 0
-
-    @property
-    def dropped(self) -> int:
-        """Columns that the sequence is shorter by."""
-        return self.total - self.index.shape[1]
-
-    @property
-    def alive(self) -> Tensor:
-        """[B, S'] bool, False for fillers."""
-        return self.stays.gather(1, self.index)
-
-    def extend(self, mask: Tensor | None, whole: int) -> Tensor | None:
-        """Padding mask of the short sequence; `mask` [B, whole] is that of the prompt and all after it."""
-        if mask is None and self.mask is None:
-            return None
-        short = self.mask if self.mask is not None else torch.ones_like(self.index)
-        tail = short.new_ones(short.shape[0], whole - self.total) if mask is None else mask[:, self.total :]
-        tail = tail.to(short.dtype)
-        return torch.cat([short, tail], dim=1)
-
-
-@dataclass(frozen=True)
-class Record:
-    """What a pruned cache must remember to go on: how positions count, and its cuts in the order of the layers."""
-
-    positions: str
-    cuts: tuple[Cut, ...]
-
-    @property
-    def schedule(self) -> tuple[int, ...]:
-        return tuple(cut.layer for cut in self.cuts)
-
-    @property
-    def before(self) -> int:
-        """Columns that no layer holds, since they were dropped before the language model."""
-        return self.cuts[0].dropped if self.cuts[0].layer == 0 else 0
-
-
 @dataclass
 class Call:
     """One forward through the model, from its first hook to its last.
 
-    `visual` [B, S] tells which columns are visual and `columns` [B, N] where they are (beyond the end of a row's own, any).
+    `visual` [B, S] tells which columns are visual, `columns` [B, N] where they are (beyond the end of a row's own, any) and
+    `behind` how many columns follow the last of them, in the row with fewest.
     `prefill` tells whether the cache is empty; None before the language model begins. `labels` are those of the forward,
     `asked` [B, S] the columns up to the prompt's end (None: all) and `known` the choices that an earlier forward of the same
     generation has made. `sound` tells of each condition on the input whether it holds; it waits for the next read of the
@@ -121,6 +67,7 @@ class Call:
     visual: Tensor | None = None
     pictures: Sequence[Picture] = ()
     columns: Tensor | None = None
+    behind: int = 0
     words: Tensor | None = None
     labels: Tensor | None = None
     asked: Tensor | None = None
@@ -138,6 +85,11 @@ class Call:
     record: Record | None = None
     short_masks: dict[int, Tensor | None] = field(default_factory=dict)
     layer_kwargs: dict = field(default_factory=dict)
+
+    @property
+    def image_end(self) -> Tensor:
+        """The last visual column of each row, [B]."""
+        return (self.visual.long() * torch.arange(self.visual.shape[1], device=self.visual.device)).amax(1)
 
     @property
     def state(self) -> tuple[Tensor, Tensor | None]:
