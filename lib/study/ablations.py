@@ -81,7 +81,7 @@ _ADAPTPRUNE: Mapping[str, Mapping[str, str]] = MappingProxyType(
         "keys and place": {
             "keys=normed": "keys after layer norm",
             "scale_to_grid=True": "constants scaled to grid",
-            "layer=1": "one layer earlier (1)",
+            "layer=1": "one layer earlier (1: mapped)",
             "layer=3": "one layer later (3)",
         },
     }

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lib.pruning.methods import NAMES, make
+from lib.models.embedded import Sizes
+from lib.pruning.depth import entering
+from lib.pruning.methods import NAMES, Method, make
 from lib.study.evaluate import Arm, grid_of_arms
 from lib.study.factorial import factorial_arms
+from lib.study.records import arm_label
 
 BUDGETS = (48, 32, 16)  # of 144, as the papers' 192, 128 and 64 of 576
 CURVE = (108, 72, 48, 32, 16, 8)  # pruning rates 0.25 to 0.94
@@ -18,6 +21,22 @@ FOUNDATION = ("none", "blind", "random", "uniform", "oracle", "cls", "fastv", "d
 PEERS = tuple(name for name in NAMES if name not in FOUNDATION)
 RIVALS = ("desap", "adaptprune", "fastv", "cls", "uniform", "random", *PEERS)
 
+# Where cuts inside the language model lie. Methods that cut once (FastV, AdaptPrune, DART) hold the released constant itself,
+# layer 2, unless an arm says MAPPED: what the rule of `lib.pruning.depth` makes of 2 of 32 layers here, layer 1 of 5. Methods that
+# cut several times are mapped by that rule, as three cuts of 32 layers have no other place in 5.
+MAPPED = entering(2, Sizes().layers)
+# Mapped, SparseVLM's first cut is rated by layer 0, whose attention tells nothing here. The released cuts leave two full layers
+# before the one that rates first; this arm leaves as many as five layers allow, each cut one layer later than the mapped one.
+LATER: dict[str, object] = {"layers": (2, 3, 4)}
+VARIANTS = {arm_label(make("sparsevlm", keep=TIGHT, **LATER)): ("sparsevlm", LATER)}
+CONTENDERS = (*RIVALS, *VARIANTS)  # the head-to-head's arms by their labels
+
+
+def contender(label: str, keep: int) -> Method:
+    """The method behind a label of `CONTENDERS` at a budget."""
+    name, fields = VARIANTS.get(label, (label, {}))
+    return make(name, keep=keep, **fields)
+
 
 def shared_arms() -> list[Arm]:
     """Reference arms and the curves of every method."""
@@ -26,7 +45,7 @@ def shared_arms() -> list[Arm]:
     arms += grid_of_arms(("oracle", "uniform"), BUDGETS)
     for seed in RANDOM_SEEDS:
         arms += grid_of_arms(("random",), CURVE if seed == 0 else BUDGETS, seed=seed)
-    # The controls at the place where FastV and AdaptPrune prune.
+    # The controls at the place where FastV and AdaptPrune prune: the released constant.
     arms += grid_of_arms(("oracle",), BUDGETS, positions="original", layer=2)
     for seed in RANDOM_SEEDS:
         arms += grid_of_arms(("random",), BUDGETS, positions="original", layer=2, seed=seed)
@@ -71,13 +90,13 @@ def adaptprune_arms() -> list[Arm]:
     """AdaptPrune's cues one by one at the tightest budget, and its switches."""
     arms = [Arm(method=make("adaptprune", keep=TIGHT, **fields)) for fields in (*ONE_BY_ONE, {"layer": 3})]
     arms += [Arm(method=make("adaptprune", keep=keep, scale_to_grid=True)) for keep in BUDGETS]
-    # At layer 1 the other cues have something to add: see constant_arms.
-    arms += grid_of_arms(("fastv", "adaptprune"), BUDGETS, layer=1)
+    # At the mapped layer the other cues have something to add: see constant_arms.
+    arms += grid_of_arms(("fastv", "adaptprune"), BUDGETS, layer=MAPPED)
     return arms
 
 
 def constant_arms() -> list[Arm]:
-    """AdaptPrune's cues and constants at the tightest budget, at its own layer and one earlier.
+    """AdaptPrune's cues and constants at the tightest budget, at the released layer 2 and at the mapped layer 1.
 
     At layer 2 attention alone loses nothing here; one layer earlier the other cues have something to add.
     """
@@ -86,7 +105,7 @@ def constant_arms() -> list[Arm]:
     constants += [{"radius": radius} for radius in (2.5, 10.0)]
     constants += [{"sigma_distance": sigma} for sigma in (0.75, 3.0)]
     constants += [{"sigma_similarity": sigma} for sigma in (0.025, 0.1)]
-    variants = constants + [fields | {"layer": 1} for fields in (*ONE_BY_ONE, *constants)]
+    variants = constants + [fields | {"layer": MAPPED} for fields in (*ONE_BY_ONE, *constants)]
     return [Arm(method=make("adaptprune", keep=TIGHT, **fields)) for fields in variants]
 
 
@@ -96,8 +115,8 @@ def cue_arms() -> list[Arm]:
 
 
 def peer_arms(seeds: int = MANY_SEEDS) -> list[Arm]:
-    """Every other method at every budget, and random choice with `seeds` draws."""
-    arms = grid_of_arms(PEERS, BUDGETS)
+    """Every other method and variant at every budget, and random choice with `seeds` draws."""
+    arms = [Arm(method=contender(label, keep)) for label in (*PEERS, *VARIANTS) for keep in BUDGETS]
     for seed in range(seeds):
         arms += grid_of_arms(("random",), BUDGETS, seed=seed)
     return arms
@@ -113,8 +132,8 @@ GUIDED: tuple[tuple[str, dict[str, object]], ...] = (
     ("multicue", {}),
     ("adaptprune", {}),
     ("fastv", {}),
-    ("adaptprune", {"layer": 1}),
-    ("fastv", {"layer": 1}),
+    ("adaptprune", {"layer": MAPPED}),
+    ("fastv", {"layer": MAPPED}),
 )
 DEAF: tuple[tuple[str, dict[str, object]], ...] = (("cls", {}), ("divprune", {}), ("random", {}))
 TURNS = (48, 16)  # budgets of the second question

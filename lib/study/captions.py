@@ -105,8 +105,8 @@ CAPTIONS: Mapping[str, str] = MappingProxyType(
         "by average linkage; framed: half or more in common, on average over the pairs of the frame. (+2): two more "
         "methods stand at the same places.",
         "30_ablations": "Paired differences over all suites, on one scale; what lies beyond it is written at the edge. Task-only "
-        "switches are held against the task cue alone, those at layer 1 against AdaptPrune at layer 1. Filled: told apart from "
-        "0 by Holm's rule within a panel.",
+        "switches are held against the task cue alone, those at layer 1 against AdaptPrune at layer 1. Layer 2 is the released "
+        "constant, layer 1 is 2 of 32 layers mapped to five. Filled: told apart from 0 by Holm's rule within a panel.",
         "31_ranks": "Every picture ranks the methods by its questions answered; bars: Nemenyi's critical difference at 5 %.",
         "31_differences": "Paired differences in accuracy to random tokens, mean over suites.",
         "31_suites": "Paired differences in accuracy to random tokens by suite; * where Holm's rule over all methods and suites "
@@ -117,7 +117,8 @@ CAPTIONS: Mapping[str, str] = MappingProxyType(
         "32_losses": "Paired differences in accuracy, mean over suites: tokens chosen for the question asked minus tokens "
         "chosen for an earlier one.",
         "33_your_method": "Paired differences in accuracy to random tokens, mean over suites.",
-        "21_layer": "Paired differences over all suites, by budget. Layer 1: pruned on entering the second layer.",
+        "21_layer": "Paired differences over all suites, by budget. Layer 2: the released constant. Layer 1: 2 of 32 layers mapped to "
+        "five, pruned on entering the second layer.",
         "21_scale_to_grid": "Paired differences over all suites, by budget.",
     }
 )

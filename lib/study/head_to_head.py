@@ -10,7 +10,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from lib.pruning.methods import make
+from lib.study.arms import contender
 from lib.study.compare import alike, levels
 from lib.study.cost import visual_tokens
 from lib.study.evaluate import decoder_layers
@@ -151,7 +151,7 @@ def rank_title(found: Ranking, keep: int, tokens: int) -> str:
 def costs(arms: Sequence[str], keep: int, tokens: int, layers: int = 0) -> pd.DataFrame:
     """List the visual tokens in each decoder layer (0: as many as the embedded model's), their mean, and it over `tokens`."""
     layers = layers or decoder_layers()
-    rows = {look(arm).label: visual_tokens(make(arm, keep=keep), tokens, layers) for arm in arms}
+    rows = {look(arm).label: visual_tokens(contender(arm, keep), tokens, layers) for arm in arms}
     frame = pd.DataFrame(rows, index=[f"layer {number}" for number in range(layers)]).T
     mean = frame.mean(axis=1)
     return frame.assign(mean=mean.round(1), share=(mean / tokens).round(3)).sort_values("mean", kind="stable")

@@ -57,6 +57,8 @@ LOOKS: Mapping[str, Look] = MappingProxyType(
         "multicue": Look("all four cues", (0.55, 0.65, 0.10), "X", ""),
     }
 )
+# Arms whose changed field says less than these words.
+ARMS: Mapping[str, str] = MappingProxyType({"sparsevlm/layers=(2, 3, 4)": "SparseVLM, cuts one layer later"})
 VERDICT_LETTERS: Mapping[str, str] = MappingProxyType(dict(zip((*VERDICTS, ""), "SPNIT-", strict=True)))
 VERDICT_COLOURS: Mapping[str, tuple[float, float, float]] = MappingProxyType(
     dict(zip(VERDICTS, (GREEN, SKY, ORANGE, YELLOW, (0.8, 0.8, 0.8)), strict=True))
@@ -92,6 +94,8 @@ def look(arm: str) -> Look:
     name, _, changed = rest.partition("/")
     style = LOOKS.get(name) or _look_of_its_own(name)
     words = [style.label, *(part for part in (changed, told.rstrip(")")) if part)]
+    if rest in ARMS:
+        words[:2] = [ARMS[rest]]
     return style._replace(label=", ".join(words))
 
 

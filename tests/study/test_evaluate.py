@@ -7,10 +7,11 @@ import torch
 from lib.models import embedded, hub
 from lib.models.embedded import Sizes
 from lib.models.prune import prune
+from lib.pruning.depth import entering
 from lib.pruning.methods import make
-from lib.study import evaluate, measures, records
+from lib.study import arms, evaluate, measures, records
 from lib.study.arms import adaptprune_arms, desap_arms, shared_arms, turn_arms
-from lib.study.evaluate import Arm, Benchmark, record_arms, record_path
+from lib.study.evaluate import Arm, Benchmark, decoder_layers, record_arms, record_path
 from lib.study.questions import words
 from lib.study.scenes import SUITES
 
@@ -234,3 +235,16 @@ def test_weights_digest_sees_a_changed_byte(folder, tmp_path):
     (tmp_path / "a.safetensors").write_bytes(b"weightz")
     assert before != evaluate.weights_digest(tmp_path)
     assert np.unique([evaluate.weights_digest(folder) for _ in range(2)]).size == 1
+
+
+def test_every_contender_is_run_at_every_budget_under_its_label():
+    run = {(arm.label, arm.method.keep) for arm in [*arms.shared_arms(), *arms.peer_arms(1)]}
+    assert {(label, keep) for label in arms.CONTENDERS for keep in arms.BUDGETS} <= run
+    for label in arms.CONTENDERS:
+        assert Arm(method=arms.contender(label, 16)).label == label
+
+
+def test_arms_that_are_mapped_lie_where_the_rule_says():
+    assert arms.MAPPED == entering(2, decoder_layers()) == 1
+    mapped = [arm.method for arm in arms.adaptprune_arms() if arm.method.layer == arms.MAPPED]
+    assert {method.name for method in mapped} == {"fastv", "adaptprune"}

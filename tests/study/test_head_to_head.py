@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from lib.study import head_to_head, panels
+from lib.study.arms import CONTENDERS
 from lib.study.looks import look
 from lib.study.ranks import ranking
 from lib.study.report import Study
@@ -93,6 +94,10 @@ def test_costs_follow_the_cuts():
     assert found.loc["FastV"].tolist() == [144, 144, 16, 16, 16, 67.2, 0.467]
     assert found.index.tolist() == ["DeSAP", "PyramidDrop", "FastV"]
     assert found.loc["PyramidDrop", "layer 4"] == 16
+    both = head_to_head.costs(CONTENDERS, 16, 144)
+    assert both.loc["SparseVLM"].tolist()[:5] == [144, 62, 28, 16, 16]
+    assert both.loc["SparseVLM, cuts one layer later"].tolist()[:5] == [144, 144, 62, 28, 16]
+    assert len(both) == len(CONTENDERS)
 
 
 def test_one_method_s_place_is_told(study):
