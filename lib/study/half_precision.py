@@ -29,7 +29,8 @@ DTYPES: Mapping[str, torch.dtype] = MappingProxyType({"float16": torch.float16, 
 def random_cues(tokens: int, width: int = 64, seed: int = 0) -> methods.Cues:
     """Every cue of one sample filled with random values, features in twelve kinds: float32, a square grid."""
     given = make_inputs(tokens, width, 1, seed)
-    features = dict.fromkeys(("features", "keys", "vision_keys", "projected", "patches"), given.features)
+    names = ("features", "keys", "vision_keys", "projected", "patches", "attended_keys", "final_states")
+    features = dict.fromkeys(names, given.features)
     return dataclasses.replace(make_cues(seed, 1, given.grid, width), **features)
 
 
