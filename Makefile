@@ -1,8 +1,9 @@
 # Short calls only; what they do lies in Snakefile, lib/ and tests/.
 PYTHON ?= python3
 CORES ?= 2
-BIN := .venv/bin
-SNAKE := $(BIN)/snakemake --profile data/sweeps/profiles/local --cores $(CORES)
+# Programs are run as modules: their scripts in .venv/bin begin with the path of the checkout, which may hold a space.
+PY := .venv/bin/python
+SNAKE := $(PY) -m snakemake --profile data/sweeps/profiles/local --cores $(CORES)
 
 .DEFAULT_GOAL := help
 .PHONY: help env study test smoke live gpu figures verify report clean
@@ -13,49 +14,49 @@ help: ## list the targets
 env: .venv/.installed ## make .venv with the exact versions of constraints.txt (once)
 
 .venv/.installed: pyproject.toml constraints.txt
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet -e '.[dev]' -c constraints.txt
+	"$(PYTHON)" -m venv .venv
+	$(PY) -m pip install --quiet -e '.[dev]' -c constraints.txt
 	@touch $@
 
 study: env ## run every notebook live on a sample of the questions, then print the verdicts
 	$(SNAKE) --config sweep=data/sweeps/study.yml
-	@$(BIN)/python -m lib.study.readme --show data/runs/study
+	@$(PY) -m lib.study.readme --show data/runs/study
 
 test: env ## unit, property and repository tests, every notebook against its committed outputs, then make smoke
-	$(BIN)/python -m pytest -n $(CORES) --dist worksteal tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES) --dist loadfile --nbval --nbval-current-env \
+	$(PY) -m pytest -n $(CORES) --dist worksteal tests
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(CORES) --dist loadfile --nbval --nbval-current-env \
 		--nbval-cell-timeout=900 --nbval-kernel-startup-timeout=180 --nbval-sanitize-with=nbval.cfg notebooks/
 	@$(MAKE) --no-print-directory smoke
 
 smoke: env ## run every notebook live on two pictures: does it still run from top to bottom?
-	$(BIN)/python -m lib.study.prepare data/sweeps/smoke.yml
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbval-lax -n 2 --dist loadfile --no-loadscope-reorder --nbval-current-env \
+	$(PY) -m lib.study.prepare data/sweeps/smoke.yml
+	OMP_NUM_THREADS=1 $(PY) -m pytest --nbval-lax -n 2 --dist loadfile --no-loadscope-reorder --nbval-current-env \
 		--nbval-cell-timeout=900 --nbval-kernel-startup-timeout=180 data/runs/smoke/notebooks
 
 live: env ## the same as study, on all questions (hours on a CPU); with MODEL=... the papers' benchmarks on that model
 ifdef MODEL
-	$(BIN)/python -m lib.study.live $(MODEL) --benchmarks $(or $(BENCHMARKS),all) $(ARGS)
+	$(PY) -m lib.study.live "$(MODEL)" --benchmarks "$(or $(BENCHMARKS),all)" $(ARGS)
 else
 	$(SNAKE) --config sweep=data/sweeps/live.yml
-	@$(BIN)/python -m lib.study.readme --show data/runs/live
+	@$(PY) -m lib.study.readme --show data/runs/live
 endif
 
 gpu: env ## record timings of the 7B models and of the kernels on this machine's accelerator; repeat until it says done
-	$(BIN)/python -m lib.study.record_cost --out data/records/cost
-	$(BIN)/python -m lib.study.kernel_bench --out data/records/kernels.csv
+	$(PY) -m lib.study.record_cost --out data/records/cost
+	$(PY) -m lib.study.kernel_bench --out data/records/kernels.csv
 
 figures: env ## draw figures and tables again from the committed records, and the README's table
 	$(SNAKE) --forceall --config sweep=data/sweeps/recorded.yml
-	$(BIN)/python -m lib.study.readme --write
+	$(PY) -m lib.study.readme --write
 
 verify: env ## compute every table, figure's numbers and verdict again from the records; fail on any difference
-	$(BIN)/python -m lib.study.verify --jobs $(CORES)
+	$(PY) -m lib.study.verify --jobs $(CORES)
 
 report: .venv/.report ## build the static report, data/runs/report/html: claims, notebooks, figures, an explorer
-	$(BIN)/python -m lib.study.site
+	$(PY) -m lib.study.site
 
 .venv/.report: .venv/.installed
-	$(BIN)/python -m pip install --quiet -e '.[report]' -c constraints.txt
+	$(PY) -m pip install --quiet -e '.[report]' -c constraints.txt
 	@touch $@
 
 clean: ## remove what runs left behind; committed evidence stays

@@ -112,7 +112,7 @@ rule notebook:
     params:
         cells=lambda wildcards: RUNS[wildcards.run].cells,
         parameters=lambda wildcards: json.dumps(RUNS[wildcards.run].parameters, sort_keys=True),
-        chosen=lambda wildcards: f" --set {RUNS[wildcards.run].set}" if RUNS[wildcards.run].set else "",
+        chosen=lambda wildcards: ["--set", RUNS[wildcards.run].set] if RUNS[wildcards.run].set else [],
     threads: asked("threads", lambda run: 2 if run.notebook in MEASURING else 1)
     resources:
         mem_mb=asked("mem_mb", lambda run: 4000 if run.notebook in MEASURING else 3000),
@@ -121,4 +121,4 @@ rule notebook:
     message:
         "{output}: {input.notebook} with {params.parameters}"
     shell:
-        "OMP_NUM_THREADS={threads} {PYTHON} -m lib.study.run {input.notebook} {output} -f {input.sweep}{params.chosen}"
+        "OMP_NUM_THREADS={threads} {PYTHON:q} -m lib.study.run {input.notebook:q} {output:q} -f {input.sweep:q} {params.chosen:q}"
