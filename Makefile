@@ -23,10 +23,12 @@ study: env ## run every notebook live on a sample of the questions, then print t
 	@$(PY) -m lib.study.readme --show data/runs/study
 
 test: env ## unit, property and repository tests, every notebook against its committed outputs, then make smoke
+	@$(PY) tests/unchanged.py note
 	$(PY) -m pytest -n $(CORES) --dist worksteal tests
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(CORES) --dist loadfile --nbval --nbval-current-env \
 		--nbval-cell-timeout=900 --nbval-kernel-startup-timeout=180 --nbval-sanitize-with=nbval.cfg notebooks/
 	@$(MAKE) --no-print-directory smoke
+	@$(PY) tests/unchanged.py check
 
 smoke: env ## run every notebook live on two pictures: does it still run from top to bottom?
 	$(PY) -m lib.study.prepare data/sweeps/smoke.yml

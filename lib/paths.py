@@ -15,6 +15,8 @@ SWEEPS = DATA / "sweeps"
 TABLES = DATA / "tables"
 CLAIMS = DATA / "claims.csv"
 README = ROOT / "README.md"
+BY_HAND = RUNS / "by_hand"  # of notebooks that are run in Jupyter or by a test; not committed
+EVIDENCE = "committed"  # the `output` that means the committed places
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,24 +59,27 @@ def places(output: str = "") -> Places:
     Parameters
     ----------
     output
-        The notebook parameter of that name: a folder below ROOT (or an absolute one, or one below ``~``), or ``""`` for the
-        committed places. A live run names a folder of its own, so it never writes over committed evidence.
+        The notebook parameter of that name: a folder below ROOT (or an absolute one, or one below ``~``), `EVIDENCE` for the
+        committed places, or ``""`` for `BY_HAND`. `lib.study.sweep.resolve` alone gives out `EVIDENCE`, and to the committed
+        parameters alone, so a notebook that is run by hand or tested never writes over committed evidence.
 
     Returns
     -------
     Places
         The folders exist after the call.
     """
-    if output:
-        base = ROOT / user_path(output)  # an absolute one replaces ROOT here, which is what pathlib does
+    if output == EVIDENCE:
+        found = Places(records=RECORDS, tables=TABLES, figures=FIGURES, claims=CLAIMS)
+    else:
+        base = ROOT / user_path(
+            output or BY_HAND
+        )  # an absolute one replaces ROOT, which is what pathlib does
         found = Places(
             records=base / "records",
             tables=base / "tables",
             figures=base / "figures",
             claims=base / "claims.csv",
         )
-    else:
-        found = Places(records=RECORDS, tables=TABLES, figures=FIGURES, claims=CLAIMS)
     for folder in (found.records, found.tables, found.figures):
         folder.mkdir(parents=True, exist_ok=True)
     return found

@@ -1,4 +1,4 @@
-"""Where runs write: committed places by default, a folder of their own when told."""
+"""Where runs write: committed places when asked by name, a folder of their own when told, else one that git ignores."""
 
 import subprocess
 import sys
@@ -14,9 +14,16 @@ from lib.study import half_precision, live, sweep
 
 def test_root_is_the_checkout():
     assert (paths.ROOT / "pyproject.toml").is_file()
-    assert paths.places() == paths.Places(
+    assert paths.places(paths.EVIDENCE) == paths.Places(
         records=paths.RECORDS, tables=paths.TABLES, figures=paths.FIGURES, claims=paths.CLAIMS
     )
+
+
+def test_a_notebook_run_by_hand_or_by_a_test_writes_nothing_that_is_committed():
+    found = paths.places("")
+    folders = (found.records, found.tables, found.figures, found.claims)
+    assert all(folder.is_relative_to(paths.BY_HAND) for folder in folders)
+    assert paths.BY_HAND.is_relative_to(paths.RUNS)
 
 
 def test_an_output_folder_takes_everything(tmp_path):

@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 import pandas as pd
 
-from lib.paths import CLAIMS, RECORDS
+from lib.paths import CLAIMS
 from lib.study.records import empty, read_folder
 from lib.study.rules import Clause, Evidence, Finding, decide, find, parse, slack
 from lib.study.stats import holm
@@ -241,9 +241,7 @@ def write_claims(claims: pd.DataFrame, path: Path | str) -> Path:
     return write_table(claims, path)
 
 
-def update(
-    records: Path | str = RECORDS, out: Path | str = CLAIMS, seed: int = 0
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+def update(records: Path | str, out: Path | str, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Judge the committed register on a folder of records, write it, return both tables of `judge_all`."""
     claims, clauses = judge_all(read_claims(), read_folder(records), read_folder(records, "measure"), seed)
     write_claims(claims, out)

@@ -12,9 +12,9 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from lib.paths import FIGURES
 from lib.study.claims import VERDICTS
 from lib.study.files import whole
+from lib.study.rounding import rounded
 
 BLUE, ORANGE, GREEN, RED, PURPLE, BROWN, PINK, GREY, YELLOW, SKY = sns.color_palette("colorblind")
 _SALT = "visual-token-pruning-study"  # the same SVG bytes in every run
@@ -107,7 +107,7 @@ def _look_of_its_own(name: str) -> Look:
     return Look(name.replace("_", " "), colour, f"${letter}$", (1 + third % 6, 1 + fourth % 3))
 
 
-def save(figure: Figure, name: str, frame: pd.DataFrame, folder: Path | str = FIGURES) -> Path:
+def save(figure: Figure, name: str, frame: pd.DataFrame, folder: Path | str) -> Path:
     """Write a figure as PNG and SVG and its numbers as CSV; the same input gives the same SVG bytes.
 
     Parameters
@@ -117,9 +117,9 @@ def save(figure: Figure, name: str, frame: pd.DataFrame, folder: Path | str = FI
     name
         File stem: claim id, underscore, slug.
     frame
-        The plotted numbers.
+        The plotted numbers; those of a figure in `lib.study.rounding.FIGURES` to its digits, as they should be drawn.
     folder
-        Where to; of a live run `lib.paths.places(output).figures`.
+        Where to: `lib.paths.places(output).figures`.
 
     Returns
     -------
@@ -134,5 +134,5 @@ def save(figure: Figure, name: str, frame: pd.DataFrame, folder: Path | str = FI
     with whole(folder / f"{name}.png") as part:
         figure.savefig(part, format="png", metadata={"Software": None}, bbox_inches="tight")
     with whole(folder / f"{name}.csv") as part:
-        frame.to_csv(part, index=False, lineterminator="\n", float_format="%.6g")
+        rounded(name, frame).to_csv(part, index=False, lineterminator="\n", float_format="%.6g")
     return folder / f"{name}.png"

@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from lib.models.files import locate
-from lib.paths import DATA, RECORDS
+from lib.paths import DATA, RECORDS, user_path
 from lib.study import factorial, measures, realism, records, retrieval
 from lib.study.arms import RANDOM_SEEDS, TIGHT, adaptprune_arms, cue_arms, desap_arms, peer_arms, shared_arms
 from lib.study.claims import evidence_of_tier, judge_all, read_claims
@@ -102,18 +102,31 @@ def seed_arms() -> list[Arm]:
     ]
 
 
-def record(model: Path, questions: int = 0) -> Path:
+def record(model: Path, questions: int = 0, folder: Path | None = None) -> Path:
     """Ask a trained model every arm of `seed_arms`, measure it, and keep its training record; return the folder.
+
+    Parameters
+    ----------
+    model
+        Folder of a finished training.
+    questions
+        A suite; 0 takes all.
+    folder
+        Where to; None takes the committed place, which holds all questions.
 
     Raises
     ------
     ValueError
-        When the model is of seed 0, whose records notebooks write, or unfinished.
+        When the model is of seed 0, whose records notebooks write, or unfinished, or a folder is to be named.
     """
     seed = read_card(model)["tower"]["seed"]
     if not seed:
         raise ValueError(f"{model.name}: seed 0 is the shipped model; its notebooks record it")
-    folder = folder_of(seed)
+    if folder is None and questions:
+        raise ValueError(
+            f"--out must name a folder, as questions is {questions}: the committed records hold all"
+        )
+    folder = folder_of(seed) if folder is None else folder
     record_arms(seed_arms(), folder, questions, model)
     measures.record_mechanisms(folder, questions, model)
     realism.record(folder, questions, model)
@@ -234,13 +247,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--questions", type=int, default=0, metavar="N", help="questions a suite; 0 takes all (0)"
     )
+    parser.add_argument(
+        "--out",
+        type=user_path,
+        metavar="FOLDER",
+        help="where the records go (data/seeds/SEED, all questions alone)",
+    )
     given = parser.parse_args(arguments)
     try:
-        folder = record(locate(given.model), given.questions)
+        folder = record(locate(given.model), given.questions, given.out)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"done: {folder.relative_to(DATA.parent)}")
+    print(f"done: {folder}")
     return 0
 
 

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lib.study.rounding import BOOTSTRAP, significant
+
 RESAMPLES = 10_000
 LEVEL = 0.95
 
@@ -134,10 +136,12 @@ def mean_intervals(
         deviation = counts @ (sums - estimate * sizes).astype(np.float32) / drawn
         found[:] = estimate + deviation.astype(np.float64)
         estimates.append(float(estimate))
-    bounds = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=1)
+    estimates = np.array(estimates)
+    spread = np.quantile(means - estimates[:, None], [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=1)
+    bounds = estimates + significant(spread, BOOTSTRAP)  # the same on every processor
     return [
         Interval(estimate, float(low), float(high), _p_value(found, threshold), count, len(ids))
-        for estimate, low, high, found in zip(estimates, *bounds, means, strict=True)
+        for estimate, low, high, found in zip(estimates.tolist(), *bounds, means, strict=True)
     ]
 
 

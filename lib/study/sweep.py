@@ -24,10 +24,11 @@ from typing import NamedTuple
 
 import yaml
 
-from lib.paths import user_path
+from lib.paths import EVIDENCE, NOTEBOOKS, SWEEPS, user_path
 from lib.study.files import cut_short
 
 SETS, BETWEEN = "sets", "--"
+RECORDED = SWEEPS / "recorded.yml"  # every parameter of the runs that made what is committed
 _TYPES: Mapping[str, type] = {"str": str, "int": int, "float": float, "bool": bool, "list": list}
 _INT = re.compile(r"[+-]?\d+")
 _FLOAT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
@@ -95,9 +96,9 @@ class Run:
 
     @property
     def output(self) -> str:
-        """The folder it writes to, "" for the committed places."""
+        """The folder it writes to, "" for the committed places or none of its own."""
         asked = str(self.parameters.get("output", ""))
-        return str(user_path(asked)) if asked else ""
+        return "" if asked in ("", EVIDENCE) else str(user_path(asked))
 
 
 def _cells(notebook: Path) -> list[dict]:
@@ -262,12 +263,50 @@ def resolve(
 ) -> dict[str, object]:
     """Return the checked values to pass: those of the file, then those of the command line, which win.
 
+    A notebook of the repository that is given no `output` writes the committed places (`EVIDENCE`), if it may.
+
     Raises
     ------
     ValueError
-        Naming the parameter and the value that does not fit.
+        Naming the parameter and the value that does not fit, or that asks for an `output`.
     """
     known = read_parameters(notebook)
+    values = _values(notebook, known, pairs, file, chosen)
+    output = values.get("output", known["output"].default) if "output" in known else None
+    if output == EVIDENCE or (output == "" and _is_ours(notebook)):
+        _check_committed(notebook, known, values)
+        return values | {"output": EVIDENCE}
+    return values
+
+
+def _is_ours(notebook: Path) -> bool:
+    return notebook.resolve().parent == NOTEBOOKS
+
+
+def _check_committed(notebook: Path, known: Mapping[str, Parameter], values: Mapping[str, object]) -> None:
+    """Refuse to write the committed places with other parameters than those of `RECORDED`."""
+    if not _is_ours(notebook):
+        raise ValueError(
+            f"output must name a folder: {notebook} is none of the notebooks that make what is committed"
+        )
+    committed = _values(notebook, known, (), RECORDED, "")
+    for name, parameter in known.items():
+        value, usual = values.get(name, parameter.default), committed.get(name, parameter.default)
+        if name != "output" and value != usual:
+            raise ValueError(
+                f"output must name a folder, as {name} is {value!r}: what is committed is written with {usual!r} alone "
+                f"(a folder of your own: data/runs/mine)"
+            )
+
+
+def _values(
+    notebook: Path,
+    known: Mapping[str, Parameter],
+    pairs: Sequence[tuple[str, str]],
+    file: Path | None,
+    chosen: str,
+) -> dict[str, object]:
+    """The values of a file and a command line, each checked against its parameter's type."""
 
     def declared(name: str) -> Parameter:
         if name not in known:

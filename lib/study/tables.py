@@ -121,12 +121,14 @@ def table_command(
 ) -> int:
     """Run a command line that makes one table: add ``--out``, parse, make, write.
 
+    The committed table is written by the usual arguments alone: with other ones ``--out`` is asked for.
+
     Parameters
     ----------
     parser
         With the command's own arguments.
     default
-        Where the table goes unless told.
+        The committed table; where the rows go unless told.
     make
         From the parsed arguments to the table; its ValueError is the user's.
 
@@ -138,8 +140,14 @@ def table_command(
     parser.add_argument(
         "--out", type=user_path, default=default, metavar="FILE.csv", help="where the rows go"
     )
-    given = parser.parse_args(arguments)
+    given, usual = parser.parse_args(arguments), vars(parser.parse_args([]))
+    changed = [name for name, value in vars(given).items() if name != "out" and value != usual[name]]
     try:
+        if given.out.resolve() == default.resolve() and changed:
+            raise ValueError(
+                f"--out must name another file, as --{changed[0]} is given: {default.name} is made with "
+                f"{usual[changed[0]]!r} alone"
+            )
         if given.out.suffix != ".csv":
             raise ValueError(f"out must be a .csv file, got {given.out}")
         table = make(given)

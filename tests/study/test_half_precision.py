@@ -43,6 +43,6 @@ def test_overlap_is_the_share_that_stays():
         (["--out", "table.txt"], "out must be a .csv file, got table.txt"),
     ],
 )
-def test_bad_arguments_are_refused(words, said, capsys):
-    assert half_precision.main(words) == 2
+def test_bad_arguments_are_refused(words, said, capsys, tmp_path):
+    assert half_precision.main(["--out", str(tmp_path / "table.csv"), *words]) == 2
     assert said in capsys.readouterr().err

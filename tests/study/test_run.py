@@ -5,6 +5,7 @@ import json
 import nbformat
 import pytest
 
+from lib.paths import EVIDENCE, NOTEBOOKS
 from lib.study import files, sweep
 from lib.study import run as runner
 
@@ -154,3 +155,51 @@ def test_a_second_run_of_the_same_out_is_refused_and_harms_nothing(notebook, tmp
         assert runner.main([str(notebook), str(out)]) == 1
     assert "did not finish: out.ipynb is in use by process" in capsys.readouterr().err
     assert out.read_text() == "the first run's"
+
+
+START = NOTEBOOKS / "00_start_here.ipynb"
+
+
+@pytest.mark.parametrize(
+    ("path", "given"),
+    [
+        (START, ("keep", "8")),
+        (START, ("source", "live")),
+        *((path, ("seed", "1")) for path in sorted(NOTEBOOKS.glob("*.ipynb"))),
+    ],
+    ids=lambda value: getattr(value, "stem", None),
+)
+def test_committed_places_are_for_the_committed_parameters(path, given, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(runner, "run", None)  # nothing runs
+    assert runner.main([str(path), str(tmp_path / "o.ipynb"), "-p", *given]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert f"output must name a folder, as {given[0]} is " in said
+    assert runner.main([str(path), str(tmp_path / "o.ipynb"), "-p", *given, "-p", "output", "committed"]) == 2
+    values = sweep.resolve(path, [given, ("output", str(tmp_path))])
+    assert values["output"] == str(tmp_path)
+
+
+def test_a_run_with_the_committed_parameters_writes_the_committed_places():
+    for run in sweep.read_runs(sweep.RECORDED, NOTEBOOKS):
+        path = NOTEBOOKS / f"{run.notebook}.ipynb"
+        assert sweep.resolve(path) == {"output": EVIDENCE}
+        # All parameters stand in the sweep, so that one edited in a notebook is noticed, too.
+        defaults = {name: one.default for name, one in sweep.read_parameters(path).items()}
+        assert run.values == defaults | {"output": EVIDENCE}
+        assert run.output == ""
+
+
+def test_an_edited_notebook_and_a_foreign_one_do_not_write_the_committed_places(tmp_path, monkeypatch):
+    book = nbformat.read(START, as_version=4)
+    (cell,) = (cell for cell in book.cells if "parameters" in cell.metadata.get("tags", []))
+    cell.source = cell.source.replace("keep: int = 16", "keep: int = 8")
+    nbformat.write(book, tmp_path / START.name)
+    assert sweep.resolve(tmp_path / START.name) == {}  # places("") is none of them
+    with pytest.raises(ValueError, match="is none of the notebooks that make what is committed"):
+        sweep.resolve(tmp_path / START.name, [("output", EVIDENCE)])
+    monkeypatch.setattr(sweep, "NOTEBOOKS", tmp_path)
+    with pytest.raises(
+        ValueError, match=r"output must name a folder, as keep is 8: .* written with 16 alone"
+    ):
+        sweep.resolve(tmp_path / START.name)

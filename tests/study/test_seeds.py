@@ -83,3 +83,10 @@ def test_recorded_trainings_are_complete_and_of_one_model_each():
         assert set(measured["model"]) == {name, "constructed"}
         assert seeds.card_of(seed)["tower"]["seed"] == seed
         assert accuracy.groupby(["arm", "keep", "seed"]).size().unique().tolist() == [1800]
+
+
+def test_committed_records_of_a_training_hold_all_questions(tmp_path):
+    (tmp_path / "training.json").write_text(json.dumps({"sizes": {}, "tower": {"seed": 7}, "decoder": {}}))
+    with pytest.raises(ValueError, match="--out must name a folder, as questions is 20"):
+        seeds.record(tmp_path, 20)
+    assert not seeds.folder_of(7).exists()

@@ -62,8 +62,8 @@ def test_a_tiny_run_writes_the_table(tmp_path, capsys):
         (["--out", "speed.txt"], "out must be a .csv file, got speed.txt"),
     ],
 )
-def test_bad_arguments_are_refused(words, said, capsys):
-    assert selection_speed.main(words) == 2
+def test_bad_arguments_are_refused(words, said, capsys, tmp_path):
+    assert selection_speed.main(["--out", str(tmp_path / "table.csv"), *words]) == 2
     assert said in capsys.readouterr().err
 
 

@@ -107,16 +107,19 @@ def test_lost_added_and_unmade_files_are_named(tree):
     assert _found(tree, stems=STEMS[:1]) == []  # one notebook alone does not have to make all
 
 
-def test_tables_differ_by_header_row_and_cell_and_tolerance_is_for_numbers(tmp_path):
+def test_tables_differ_by_header_row_and_cell_and_rounding_is_for_declared_figures(tmp_path):
     one, other = tmp_path / "one.csv", tmp_path / "other.csv"
     frame = pd.DataFrame({"name": ["a", "b"], "value": [1.0, 2.0]})
     frame.to_csv(one, index=False)
-    frame.assign(value=[1.0, 2.0001]).to_csv(other, index=False)
+    cosines = "figures/10_patch_and_word.csv"  # three decimals
+    frame.assign(value=[1.0, 2.001]).to_csv(other, index=False)
     (found,) = verify.compare_tables(one, other, "one.csv")
-    assert found == ("one.csv", "line 3 (b, 2.0)", "value", "2.0", "2.0001")
-    assert verify.compare_tables(one, other, "one.csv", tolerance=1e-4) == []
+    assert found == ("one.csv", "line 3 (b, 2.0)", "value", "2.0", "2.001")
+    assert verify.compare_tables(one, other, cosines) == []
+    frame.assign(value=[1.0, 2.002]).to_csv(other, index=False)
+    assert len(verify.compare_tables(one, other, cosines)) == 1
     frame.assign(name=["a", "c"]).to_csv(other, index=False)
-    assert len(verify.compare_tables(one, other, "one.csv", tolerance=1.0)) == 1
+    assert len(verify.compare_tables(one, other, cosines)) == 1
     frame.head(1).to_csv(other, index=False)
     assert verify.compare_tables(one, other, "one.csv")[0].recomputed == "no such row"
     frame.rename(columns={"name": "label"}).to_csv(other, index=False)
