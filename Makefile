@@ -6,10 +6,10 @@ PY := .venv/bin/python
 SNAKE := $(PY) -m snakemake --profile data/sweeps/profiles/local --cores $(CORES)
 
 .DEFAULT_GOAL := help
-.PHONY: help env study test smoke live gpu figures verify report clean
+.PHONY: help env study test test-versions smoke live gpu figures verify report clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
 
 env: .venv/.installed ## make .venv with the exact versions of constraints.txt (once)
 
@@ -29,6 +29,9 @@ test: env ## unit, property and repository tests, every notebook against its com
 		--nbval-cell-timeout=900 --nbval-kernel-startup-timeout=180 --nbval-sanitize-with=nbval.cfg notebooks/
 	@$(MAKE) --no-print-directory smoke
 	@$(PY) tests/unchanged.py check
+
+test-versions: env ## the model tests with the lowest and the newest versions of pyproject.toml, in environments of their own
+	PYTHONPATH=tests OMP_NUM_THREADS=1 $(PY) -m testkit.versions $(VERSIONS)
 
 smoke: env ## run every notebook live on two pictures: does it still run from top to bottom?
 	$(PY) -m lib.study.prepare data/sweeps/smoke.yml

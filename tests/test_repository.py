@@ -46,6 +46,7 @@ def test_git_keeps_lib_and_drops_runs():
         assert _git("check-ignore", kept).returncode == 1, kept
     for dropped in (
         ".venv/x",
+        ".versions/lowest/x",
         "data/runs/study/claims.csv",
         "data/models/scenes/checkpoints/a.pt",
         ".snakemake/x",

@@ -28,7 +28,7 @@ from typing import Any
 import transformers
 from packaging.version import Version
 from torch import Tensor, nn
-from transformers import Cache, PreTrainedConfig
+from transformers import Cache, GenerationMixin, PreTrainedConfig
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
@@ -40,6 +40,9 @@ LOWEST, NEWEST = "5.17.0", "5.24.0"  # what `make test-versions` runs; pyproject
 
 # The keyword under which models, `generate` and masks take a cache.
 CACHE = "cache" if "cache" in inspect.signature(create_causal_mask).parameters else "past_key_values"
+
+# Whether a beam search sends the image of every beam through the tower, so that a row of the prompt has an image a beam.
+BEAMS_REPEAT_IMAGES = not hasattr(GenerationMixin, "_supports_mm_encoder_outputs")
 
 
 def warn_if_untested(version: str) -> None:

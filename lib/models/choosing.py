@@ -11,12 +11,20 @@ import torch
 from torch import Tensor
 
 from lib.models.anatomy import Anatomy
+from lib.models.borrowed import BEAMS_REPEAT_IMAGES
 from lib.models.pictures import Encoded, Picture, View, quotas
 from lib.models.vision import Given, row_seeds
 from lib.pruning.base import SHAPES
 from lib.pruning.methods import Choice, Cues, Method, Needs
 
 BUDGETS = ("crop", "image")
+
+_BEAMS = (
+    "; in a beam search this version of transformers has an image a beam: give each entry num_beams times, or install "
+    "transformers>=5.18"
+    if BEAMS_REPEAT_IMAGES
+    else ""
+)
 
 
 @dataclass(frozen=True)
@@ -61,12 +69,12 @@ class Chooser:
         text, evidence = self.given.text, self.given.evidence
         if text is not None and len(text) != len(pictures):
             raise ValueError(
-                f"text must hold one string per image, got {len(text)} for {len(pictures)} images"
+                f"text must hold one string per image, got {len(text)} for {len(pictures)} images{_BEAMS}"
             )
         sizes = {len(picture.rows) for picture in pictures}
         if evidence is not None and [tuple(evidence.shape)] != [(len(pictures), size) for size in sizes]:
             shape = f"({len(pictures)}, {', '.join(map(str, sorted(sizes)))})"
-            raise ValueError(f"evidence must have shape {shape}, got {tuple(evidence.shape)}")
+            raise ValueError(f"evidence must have shape {shape}, got {tuple(evidence.shape)}{_BEAMS}")
 
     def choose(
         self,

@@ -47,7 +47,8 @@ def prune(
     method : `method.positions` "original" leaves each kept token its position id, and decoding goes on
         after the whole prompt; "renumbered" gives contiguous ids, as if the prompt had been born short. Ids of several
         axes (Qwen-VL) keep their order and close their gaps, see `columns.renumber`.
-    text : the question of each sample; one string for a batch of one.
+    text : the question of each sample; one string for a batch of one. A beam search with transformers 5.17 counts every
+        beam as a sample.
     clip : text side of the vision tower; None reads the folder `clip` of the model's checkpoint.
     evidence : [B, N] bool, the tokens that hold the answer, for oracles.
     budget : for models that see an image in several parts (LLaVA-NeXT's whole and crops, InternVL's tiles, a video's

@@ -9,7 +9,16 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from lib.models.borrowed import CACHE, NEWEST, arguments, cache_of, kernel_name, with_kernel
+from lib.models.borrowed import (
+    CACHE,
+    LOWEST,
+    NEWEST,
+    arguments,
+    cache_of,
+    kernel_name,
+    warn_if_untested,
+    with_kernel,
+)
 from lib.paths import ROOT
 
 BORROWED = ROOT / "lib" / "models" / "borrowed.py"
@@ -70,13 +79,12 @@ def test_another_kernel_is_named_on_a_copy(model):
     assert kernel_name(config) == before
 
 
-def imported(version):
-    """Messages of all warnings when the study is imported beside such a transformers, and then pruned with twice."""
+def test_a_version_newer_than_the_tested_one_warns_once_and_names_both():
     code = (
         "import sys, warnings\n"
         f"sys.path.insert(0, {str(ROOT / 'tests')!r})\n"
         "import transformers\n"
-        f"transformers.__version__ = {version!r}\n"
+        "transformers.__version__ = '99.1.0'\n"
         "with warnings.catch_warnings(record=True) as seen:\n"
         "    warnings.simplefilter('always')\n"
         "    from lib.models.prune import prune\n"
@@ -88,13 +96,12 @@ def imported(version):
         "            model(**build_inputs())\n"
         "print(*[w.message for w in seen if 'tested' in str(w.message)], sep='\\n')\n"
     )
-    return subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout
-
-
-def test_a_version_newer_than_the_tested_one_warns_once_and_names_both():
-    (message,) = imported("99.1.0").strip().splitlines()
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    (message,) = done.stdout.strip().splitlines()
     assert "99.1.0" in message
     assert NEWEST in message
-    assert imported(NEWEST).strip() == ""
+
+
+@pytest.mark.parametrize("version", [LOWEST, NEWEST, f"{NEWEST}.dev0"])
+def test_a_tested_version_does_not_warn(version):
+    warn_if_untested(version)  # warnings are errors here

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lib.models.anatomy import FAMILIES, Anatomy
-from lib.models.borrowed import cache_of
+from lib.models.borrowed import BEAMS_REPEAT_IMAGES, cache_of
 from lib.models.prune import prune
 from lib.pruning import methods
 from testkit.common import close
@@ -252,12 +252,16 @@ def test_batch_equals_singles(row, method):
 @every_row
 @both_stages
 def test_beams_share_their_choice(row, method):
+    if BEAMS_REPEAT_IMAGES and row.name in ("internvl", "qwen3_vl_video"):
+        pytest.skip(
+            "transformers 5.17 repeats tile by tile, and cannot repeat a video whose frames stand apart"
+        )
     model, inputs = model_of(row), inputs_of(row)
     with prune(model, method) as trace:
         generate(model, inputs)
         kept = trace.kept
         beams = generate(model, inputs, num_beams=2, length_penalty=0.0)
-    assert all(map(torch.equal, trace.kept, kept))
+    assert all(map(torch.equal, trace.kept[:: 2 if BEAMS_REPEAT_IMAGES else 1], kept))
     with prune(model, method):
         one = generate(model, single(row, inputs, 1), num_beams=2, length_penalty=0.0)
     assert torch.equal(beams.sequences[1, -3:], one.sequences[0, -3:])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lib.models.borrowed import CACHE, cache_of
+from lib.models.borrowed import BEAMS_REPEAT_IMAGES, CACHE, cache_of
 from lib.models.prune import prune
 from testkit.common import EVERY_OTHER, METHODS, RAGGED, TEXT, close
 
@@ -86,16 +86,26 @@ def test_right_padded_batch_equals_singles(any_model, tiny, method):
 def test_beam_search(any_model, tiny, pair, method):
     inputs = tiny.inputs((5, 2))
     beams = {"num_beams": 3, "length_penalty": 0.0}
-    with prune(any_model, method, text=TEXT, clip=pair) as trace:
+    copies = 3 if BEAMS_REPEAT_IMAGES else 1
+    with prune(any_model, method, text=[words for words in TEXT for _ in range(copies)], clip=pair) as trace:
         batch = tiny.greedy(any_model, inputs, **beams)
-    kept, scores = trace.kept, trace.scores
+    kept = trace.kept[::copies]
     assert len(kept) == 2
-    assert all(len(values) == 2 for values in scores.values())
+    assert all(len(values) == 2 * copies for values in trace.scores.values())
     for row in range(2):
-        with prune(any_model, method, text=TEXT[row], clip=pair) as alone:
+        with prune(any_model, method, text=[TEXT[row]] * copies, clip=pair) as alone:
             single = tiny.greedy(any_model, tiny.one_row(inputs, row), **beams)
         assert torch.equal(single.sequences[0, -4:], batch.sequences[row, -4:])
         assert torch.equal(alone.kept[0], kept[row])
+
+
+@pytest.mark.skipif(not BEAMS_REPEAT_IMAGES, reason="an image a sample, since transformers 5.18")
+def test_where_every_beam_has_its_image_a_short_text_is_refused_with_the_way_out(model, tiny):
+    with (
+        pytest.raises(ValueError, match=r"got 2 for 6 images; in a beam search.*num_beams times"),
+        prune(model, METHODS[7], text=TEXT),
+    ):
+        tiny.greedy(model, tiny.inputs((5, 2)), num_beams=3)
 
 
 @pytest.mark.parametrize("layer", [0, 2])

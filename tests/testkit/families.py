@@ -218,6 +218,8 @@ def inputs_of(row: Row, seed: int = 3, texts: tuple[int, int] = (5, 3), before: 
     lines = []
     for count, text in zip(visual_counts(row), texts, strict=True):
         words = torch.randint(4, 40, (before + text,), generator=generator)
+        if "qwen" in row.name and before:
+            words[before - 1] = IDS["vision_start_token_id"]  # how transformers 5.17 counts images
         visual = torch.full((count,), row.placeholder)
         if row.apart:  # four tokens a frame, and as timestamps stand between frames
             visual = torch.nn.functional.pad(visual.view(-1, 4), (1, 0), value=41).flatten()
