@@ -9,6 +9,7 @@ import argparse
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 import pandas as pd
 from tqdm import tqdm
@@ -79,6 +80,32 @@ def table(seeds: int = SEEDS) -> pd.DataFrame:
     cases = sorted(CASES, key=lambda case: methods.NAMES.index(case.method))
     rows = [compare(case, seeds) for case in tqdm(cases, desc="parity", leave=False)]
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def read(path: Path = PATH) -> pd.DataFrame:
+    """The committed table."""
+    if not path.is_file():
+        raise ValueError(f"{path.name} does not exist; make it: python -m lib.study.parity")
+    return pd.read_csv(path, keep_default_na=False)
+
+
+def rows(path: Path = PATH) -> list[dict[str, str]]:
+    """`methods.rows` with one more column, "parity": what the committed table says of the method, in words."""
+    told = read(path).groupby("method", sort=False)
+    words = {name: "; ".join(_words(row) for row in group.itertuples()) for name, group in told}
+    return [
+        {**row, "parity": words.get(row["name"], "no release to hold it against")} for row in methods.rows()
+    ]
+
+
+def _words(row) -> str:
+    apart = row.trials - row.equal - row.declared
+    counts = [
+        f"{row.equal} of {row.trials} trials equal",
+        f"{row.declared} as declared" if row.declared else "",
+        f"{apart} part at {row.parts_at}" if apart else "",
+    ]
+    return (f"{row.setting}: " if row.setting else "") + ", ".join(filter(None, counts))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

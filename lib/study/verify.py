@@ -1,7 +1,8 @@
 """Recompute from the committed records what the repository shows, and name every difference.
 
 Every notebook runs again on the committed records, into a temporary folder; its tables, its figures' numbers, the claim
-register and README's generated part are compared with the committed ones, cell by cell. Nothing committed is written.
+register and README's generated part are compared with the committed ones, cell by cell, and so are tables that code computes
+from constructed numbers. Nothing committed is written.
 Pictures themselves are not compared: each has its plotted numbers beside it.
 """
 
@@ -19,12 +20,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
+import pandas as pd
 from tqdm import tqdm
 
 from lib.paths import ROOT
-from lib.study import model_card
+from lib.study import model_card, parity
 from lib.study.readme import block, with_results
 from lib.study.rounding import FIGURES, recurs
+from lib.study.tables import write_table
 
 MANIFEST = "SHA256SUMS"
 CHECKED = ("data/records", "data/seeds")  # folders whose every file is in a manifest
@@ -36,6 +39,8 @@ SCRIPTED: Mapping[str, str] = MappingProxyType(
         "fault_trials.csv": "PYTHONPATH=tests python -m testkit.fault_trials",
     }
 )
+# Tables that code computes from constructed numbers: what they say is the same on every machine.
+COMPUTED: Mapping[str, Callable[[], pd.DataFrame]] = MappingProxyType({"parity.csv": parity.table})
 _KEY_CELLS = 4  # so many leading cells name a row
 
 
@@ -195,6 +200,18 @@ def compare_output(stem: str, output: Path, root: Path = ROOT) -> tuple[list[Dif
     return found, seen
 
 
+def compare_computed(root: Path = ROOT) -> tuple[list[Difference], set[str]]:
+    """Make the committed tables of `COMPUTED` again; return the differences and the files compared."""
+    found, seen = [], set()
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, make in COMPUTED.items():
+            shown = f"data/tables/{name}"
+            if (root / shown).is_file():
+                seen.add(shown)
+                found += compare_tables(root / shown, write_table(make(), Path(scratch) / name), shown)
+    return found, seen
+
+
 def verify(
     root: Path = ROOT,
     stems: Sequence[str] = (),
@@ -208,7 +225,8 @@ def verify(
     root
         The repository.
     stems
-        Notebooks by file stem; none means all, and then each committed table and figure must have been made.
+        Notebooks by file stem; none means all, and computed tables too; then each committed table and figure must have been
+        made.
     jobs
         Notebooks at a time.
     run
@@ -241,6 +259,8 @@ def verify(
             mine, made = compare_output(running[done], Path(scratch) / running[done], root)
             found, seen = found + mine, seen | made
     if not stems:
+        computed, made = compare_computed(root)
+        found, seen = found + computed, seen | made
         found += [Difference(name, "", "", "a file", "made by no notebook") for name in _unmade(root, seen)]
     return sorted(set(found)), seen
 

@@ -72,3 +72,34 @@ def test_the_command_writes_the_table(tmp_path, monkeypatch, capsys):
     assert table["method"].tolist() == [each.method for each in small]
     assert parity.main(["--out", str(tmp_path / "parity.csv"), "--seeds", "0"]) == 2
     assert "seeds must be at least 1, got 0" in capsys.readouterr().err
+
+
+def test_rows_tell_what_the_table_counts(tmp_path):
+    path = tmp_path / "parity.csv"
+    with pytest.raises(
+        ValueError, match=r"parity\.csv does not exist; make it: python -m lib\.study\.parity"
+    ):
+        parity.rows(path)
+    fixed = {"release": "a/b 1", "settled_by": "x"}
+    counts = [
+        {"method": "cls", "setting": "", "trials": 72, "equal": 72, "declared": 0, "parts_at": "none"},
+        {"method": "holov", "setting": "one", "trials": 72, "equal": 54, "declared": 18, "parts_at": "none"},
+        {"method": "holov", "setting": "two", "trials": 9, "equal": 3, "declared": 2, "parts_at": "kept"},
+    ]
+    pd.DataFrame([{**row, **fixed} for row in counts]).to_csv(path, index=False)
+    told = {row["name"]: row["parity"] for row in parity.rows(path)}
+    assert tuple(told) == methods.NAMES
+    assert told["cls"] == "72 of 72 trials equal"
+    assert told["holov"] == (
+        "one: 54 of 72 trials equal, 18 as declared; two: 3 of 9 trials equal, 2 as declared, 4 part at kept"
+    )
+    assert told["random"] == "no release to hold it against"
+
+
+def test_the_committed_table_is_of_these_cases():
+    table = parity.read()
+    named = [(case.method, case.setting, case.release, case.settled) for case in parity.CASES]
+    told = table[["method", "setting", "release", "settled_by"]].itertuples(index=False, name=None)
+    assert sorted(told) == sorted(named)
+    assert (table["equal"] + table["declared"] == table["trials"]).all()
+    assert set(table["parts_at"]) == {"none"}

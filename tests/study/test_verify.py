@@ -107,6 +107,20 @@ def test_lost_added_and_unmade_files_are_named(tree):
     assert _found(tree, stems=STEMS[:1]) == []  # one notebook alone does not have to make all
 
 
+def test_a_computed_table_is_computed_again(tree, monkeypatch):
+    path = tree / "data" / "tables" / "parity.csv"
+    path.write_text("method,trials\ncls,72\n")
+    monkeypatch.setattr(
+        verify, "COMPUTED", {"parity.csv": lambda: pd.DataFrame({"method": ["cls"], "trials": [71]})}
+    )
+    assert [str(one) for one in _found(tree)] == [
+        "data/tables/parity.csv, line 2 (cls, 72), trials: committed '72', recomputed '71'"
+    ]
+    assert _found(tree, stems=STEMS[:1]) == []
+    path.write_text("method,trials\ncls,71\n")
+    assert _found(tree) == []
+
+
 def test_tables_differ_by_header_row_and_cell_and_rounding_is_for_declared_figures(tmp_path):
     one, other = tmp_path / "one.csv", tmp_path / "other.csv"
     frame = pd.DataFrame({"name": ["a", "b"], "value": [1.0, 2.0]})
