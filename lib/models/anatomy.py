@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from torch import Tensor, nn
 
+from lib.models.guards import unwrapped
 from lib.models.pictures import (
     Layout,
     counted_tiles,
@@ -21,6 +22,7 @@ from lib.models.pictures import (
     shuffled_pixels,
     window_order,
 )
+from lib.pruning.checks import check_integer, check_number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,39 +160,59 @@ class Anatomy:
             If the class of the model is not in `FAMILIES`, if its vision tower is another than the class's own, or if
             its projector reads anything but the patches of one encoder layer.
         """
-        names = [parent.__name__ for parent in type(model).__mro__]
-        name = next((name for name in names if name in FAMILIES), None)
+        model = unwrapped(model)
+        name = _accepted(model)
         if name is None:
-            raise ValueError(f"model is a {names[0]}; accepted classes: {', '.join(FAMILIES)}")
+            raise ValueError(_stranger(model))
         family, config = FAMILIES[name], model.config
-        tower = model.get_submodule(family.tower)
+        core, decoder, tower, projector = (
+            unwrapped(model.get_submodule(path))
+            for path in (family.core, family.decoder, family.tower, family.projector)
+        )
         _require(config, type(tower).__name__, family)
-        decoder = model.get_submodule(family.decoder)
         tile = None
         if family.layout is not patch_grids:
-            ratio = getattr(config, "downsample_ratio", 1)
+            ratio = check_number("config.downsample_ratio", getattr(config, "downsample_ratio", 1), above=0)
             tile = tuple(int(side * ratio) for side in patch_grid(config.vision_config))
         return cls(
             name=name,
             family=family,
-            core=model.get_submodule(family.core),
+            core=core,
             decoder=decoder,
             layers=decoder.layers,
             tower=tower,
             vision_layers=model.get_submodule(family.vision_layers),
-            projector=model.get_submodule(family.projector),
-            image_token_id=config.image_token_id,
+            projector=projector,
+            image_token_id=check_integer("config.image_token_id", config.image_token_id, least=0),
             video_token_id=getattr(config, "video_token_id", None) if family.video else None,
             tile=tile,
             grid=tile if family.layout is one_tile else None,
         )
 
 
+def _accepted(model: object) -> str | None:
+    """The name of the accepted class that `model` is, if it is one."""
+    return next((parent.__name__ for parent in type(model).__mro__ if parent.__name__ in FAMILIES), None)
+
+
+def _stranger(model: object) -> str:
+    """Why `model` is refused, and what to pass instead."""
+    told = f"model is a {type(model).__name__}"
+    inside = model.named_modules() if isinstance(model, nn.Module) else ()
+    found = next(((path, _accepted(part)) for path, part in inside if _accepted(part)), None)
+    if found is not None:
+        return f"{told} around a {found[1]}: pass that instead, model.{found[0]}"
+    return f"{told}; accepted classes: {', '.join(FAMILIES)}"
+
+
 def _require(config, tower_class: str, family: Family) -> None:
     """Refuse a variant of a known class that the executor would read wrongly."""
     if tower_class != family.tower_class:
         reason = ", for its [CLS] token" if family.cls else ""
-        raise ValueError(f"vision tower is a {tower_class}; only {family.tower_class} is accepted{reason}")
+        out = ": merge_and_unload() takes it off" if tower_class == "ModulesToSaveWrapper" else ""
+        raise ValueError(
+            f"vision tower is a {tower_class}; only {family.tower_class} is accepted{reason}{out}"
+        )
     if family.strategy is None:
         return
     strategy = config.vision_feature_select_strategy

@@ -3,20 +3,25 @@
 Fast kernels never form the weights. Asking for `output_attentions=True` returns nothing under sdpa, and
 switching the whole model to eager changes its cost and its bits. A probe sits in the attention interface of
 a single module instead: it sees the queries and keys that the kernel sees (after rotary embedding and any
-norm) and then calls the kernel that was there before.
+norm) and then calls the kernel that was there before. Nothing of the module changes while it runs, so that
+several threads may run it at once.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask
 from transformers import PreTrainedConfig
 
 from lib.models.borrowed import kernel_name, kernel_of, register_kernel, with_kernel
+from lib.models.guards import unwrapped
+from lib.pruning.precision import exact
 
 NAME = "visual_token_probe"
 _SLOT = "_visual_token_probe"
@@ -30,15 +35,15 @@ class Sight:
     ----------
     query : [B, H, Q, d], after rotary embedding.
     key : [B, H or fewer, T, d]; fewer heads than queries means grouped keys.
-    mask : None, [B, T] of ones and zeros, bool [B, 1, Q, T] (True = visible) or an additive float of that
-        shape.
+    mask : None, [B, T] of ones and zeros, bool [B, 1, Q, T] (True = visible), an additive float of that
+        shape, or flex attention's own kind.
     scaling : factor of the dot products.
     causal : whether a query is blind to later keys even where the mask does not say so.
     """
 
     query: Tensor
     key: Tensor
-    mask: Tensor | None
+    mask: Tensor | BlockMask | None
     scaling: float
     causal: bool
 
@@ -78,12 +83,9 @@ def _forward(module, query, key, value, attention_mask, **kwargs):
     scaling = kwargs.get("scaling")
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     probe.callback(Sight(query, key, attention_mask, scaling, bool(causal)))
-    probed = module.config
-    module.config = probe.config  # some kernels read the implementation's name from here
-    try:
-        return probe.kernel(module, query, key, value, attention_mask, **kwargs)
-    finally:
-        module.config = probed
+    plain = copy.copy(module)
+    plain.config = probe.config  # some kernels read the implementation's name from here
+    return probe.kernel(plain, query, key, value, attention_mask, **kwargs)
 
 
 register_kernel(NAME, _forward)
@@ -99,12 +101,13 @@ def probe(module: nn.Module, callback: Callable[[Sight], None]) -> Iterator[None
     Raises
     ------
     ValueError
-        If the module is already being probed.
+        If the module is already being probed, or does not attend through transformers' attention interface.
     """
-    config = module.config
+    module = unwrapped(module)
+    kernel, config = kernel_of(module), module.config
     if kernel_name(config) == NAME:
         raise ValueError(f"module is a {type(module).__name__} that another probe is watching")
-    with _watched(module, kernel_of(module), callback):
+    with _watched(module, kernel, callback):
         yield
 
 
@@ -141,7 +144,7 @@ def glimpse(module: nn.Module, hidden: Tensor, **kwargs) -> Sight:
 def attention_rows(
     query: Tensor,
     key: Tensor,
-    mask: Tensor | None,
+    mask: Tensor | BlockMask | None,
     scaling: float,
     rows: Tensor,
     *,
@@ -166,10 +169,18 @@ def attention_rows(
     groups, length, count = key.shape[1], key.shape[2], rows.shape[1]
     chosen = query.gather(2, rows[:, None, :, None].expand(-1, heads, -1, width))
     chosen = chosen.reshape(batch, groups, (heads // groups) * count, width).float()
-    logits = (
-        torch.einsum("bghd,bgtd->bght", chosen, key.float()).reshape(batch, heads, count, length) * scaling
-    )
+    with exact(query.device):
+        logits = torch.einsum("bghd,bgtd->bght", chosen, key.float())
+    logits = logits.reshape(batch, heads, count, length) * scaling
     hidden = torch.zeros((batch, 1, count, length), dtype=torch.bool, device=query.device)
+    if isinstance(mask, BlockMask):
+        places = (torch.arange(size, device=query.device) for size in (batch, heads, length))
+        sample, head, column = (
+            line.view(shape)
+            for line, shape in zip(places, ((-1, 1, 1, 1), (1, -1, 1, 1), (-1,)), strict=True)
+        )
+        visible = mask.mask_mod(sample, head, rows[:, None, :, None], column)
+        return logits.masked_fill(~visible, torch.finfo(torch.float32).min).softmax(-1)
     if causal and (mask is None or mask.ndim == 2):
         last = rows + (length - queries)  # queries are the newest of the `length` positions
         hidden = hidden | (torch.arange(length, device=query.device) > last[..., None])[:, None]

@@ -12,6 +12,7 @@ What is borrowed, and what there is to know of it between `LOWEST` and `NEWEST`:
 - `vision_utils.get_vision_window_index`, the order of Qwen2.5-VL's windows.
 - `AutoImageProcessor` from its own module: 5.17 hides the public one where torchvision is missing, although its backend "pil"
   does without.
+- `PROCESSOR_MAPPING`, a model's processor by its configuration, and how processors check their parts, see `processors`.
 
 Where a family keeps its modules is in `lib.models.anatomy`; what its own methods are called is in `lib.models.pictures`.
 """
@@ -32,9 +33,14 @@ from transformers import Cache, GenerationMixin, PreTrainedConfig
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
+from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 from transformers.vision_utils import get_vision_window_index
 
-__all__ = ["AutoImageProcessor", "get_vision_window_index"]  # as they are; the rest is behind functions
+__all__ = [
+    "PROCESSOR_MAPPING",
+    "AutoImageProcessor",
+    "get_vision_window_index",
+]  # as they are; the rest is behind functions
 
 LOWEST, NEWEST = "5.17.0", "5.24.0"  # what `make test-versions` runs; pyproject.toml says it, too
 
@@ -96,8 +102,19 @@ def kernel_name(config: PreTrainedConfig) -> str:
 
 
 def kernel_of(module: nn.Module) -> Callable:
-    """The attention function that an attention module runs."""
-    eager = sys.modules[type(module).__module__].eager_attention_forward
+    """The attention function that an attention module runs.
+
+    Raises
+    ------
+    ValueError
+        If the module is none of transformers' own, and attends in a way of its own.
+    """
+    eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
+    if eager is None:
+        raise ValueError(
+            f"module is a {type(module).__name__}, which does not attend through transformers' attention interface: "
+            "take off what stands in the attention's place (an adapter, say)"
+        )
     return ALL_ATTENTION_FUNCTIONS.get_interface(kernel_name(module.config), eager)
 
 

@@ -16,6 +16,7 @@ from lib.models.pictures import Encoded, Picture, View, quotas
 from lib.models.vision import Given, row_seeds
 from lib.pruning.base import SHAPES
 from lib.pruning.methods import Choice, Cues, Method, Needs
+from lib.pruning.precision import exact
 
 BUDGETS = ("crop", "image")
 
@@ -175,7 +176,8 @@ class Chooser:
                 f"{method.name} needs a model that takes a smaller image in the place of its own; "
                 f"{self.anatomy.name} cuts images up by their size"
             )
-        choice = method.choose(cues)
+        with exact(cues.features.device):
+            choice = method.choose(cues)
         kept = choice.kept
         if kept.dtype != torch.int64 or kept.ndim != 2 or kept.shape[0] != cues.features.shape[0]:
             raise ValueError(f"kept must be int64 [B, k], got {kept.dtype} {tuple(kept.shape)}")

@@ -6,6 +6,7 @@ those.
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,10 +19,13 @@ from transformers import AutoTokenizer, CLIPModel, PreTrainedTokenizerBase
 
 from lib.models.attention import Sight, probe
 from lib.models.files import locate
+from lib.models.offload import device_of, scale_of
 from lib.pruning.base import LONG_TEXTS
 from lib.pruning.checks import check_option
+from lib.pruning.precision import exact
 
 KINDS = ("qq", "qk", "kk", "vv", "hidden", "penultimate")
+_ONE_TEXT = threading.Lock()  # a text tower is watched by one thread at a time; models may share theirs
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class ClipPair:
             text_projection=clip.text_projection,
             visual_projection=clip.visual_projection,
             tokenizer=tokenizer,
-            fingerprint=clip.vision_model.post_layernorm.weight.detach().clone(),
+            fingerprint=scale_of(clip.vision_model.post_layernorm).clone(),
         )
 
 
@@ -108,9 +112,9 @@ def check_pair(pair: ClipPair, tower: nn.Module) -> None:
         )
     if pair.fingerprint is None:
         return
-    ours = tower.post_layernorm.weight.detach().float().cpu()
+    ours, theirs = scale_of(tower.post_layernorm), pair.fingerprint.float()
     # Wide enough for either side to have been rounded to bfloat16.
-    if not torch.allclose(ours, pair.fingerprint.float().cpu(), rtol=2e-2, atol=1e-2):
+    if not (ours.is_meta or theirs.is_meta or torch.allclose(ours, theirs.cpu(), rtol=2e-2, atol=1e-2)):
         warnings.warn(
             "clip was trained with another vision tower than the model has: text cues mean little",
             stacklevel=2,
@@ -140,7 +144,9 @@ def encode_text(pair: ClipPair, texts: Sequence[str], long_text: str = "segments
     if not texts:
         raise ValueError("text must hold at least one string, got none")
     check_option("long_text", long_text, LONG_TEXTS)
-    rows = [_encode_one(pair, text, long_text) for text in texts]
+    device = device_of(pair.text_projection)
+    with _ONE_TEXT, exact(device):
+        rows = [_encode_one(pair, text, long_text, device) for text in texts]
     longest = max(row.tokens.shape[0] for row in rows)
 
     def stack(field: str) -> Tensor:
@@ -157,20 +163,22 @@ def _pad(column: Tensor, length: int) -> Tensor:
     return torch.cat([column, filler])
 
 
-def _encode_one(pair: ClipPair, text: str, long_text: str) -> TextCues:
+def _encode_one(pair: ClipPair, text: str, long_text: str, device: torch.device) -> TextCues:
     """`encode_text` of one text, without the batch dimension."""
     before, words, after = _tokens(pair, text)
     if long_text == "pieces":
-        return _pieces(pair, [*before, *words, *after])
+        return _pieces(pair, [*before, *words, *after], device)
     room = pair.limit - len(before) - len(after)
     words = words[:room] if long_text == "truncated" else words
     parts = [before + words[at : at + room] + after for at in range(0, len(words), room)]
-    ids, mask = _padded(parts, after[-1], pair.text_projection.weight.device)
+    ids, mask = _padded(parts, after[-1], device)
     ends = mask.sum(1) - 1
     seen: list[Tensor] = []
+    here = threading.get_ident()
 
     def look(sight: Sight) -> None:
-        seen.append(sight.row(ends).mean(1))
+        if threading.get_ident() == here:  # others may run the same tower for themselves
+            seen.append(sight.row(ends).mean(1))
 
     with probe(pair.text_model.encoder.layers[-1].self_attn, look):
         states = pair.text_model(input_ids=ids, attention_mask=mask).last_hidden_state
@@ -181,10 +189,10 @@ def _encode_one(pair: ClipPair, text: str, long_text: str) -> TextCues:
     return TextCues(joint[real], sentence, real[real], special[real], seen[0][real])
 
 
-def _pieces(pair: ClipPair, whole: list[int]) -> TextCues:
+def _pieces(pair: ClipPair, whole: list[int], device: torch.device) -> TextCues:
     """What CLIP pools of each piece of a tokenized text, as tokens; without the batch dimension."""
     parts = [whole[at : at + pair.limit] for at in range(0, len(whole), pair.limit)]
-    ids, mask = _padded(parts, 0, pair.text_projection.weight.device)
+    ids, mask = _padded(parts, 0, device)
     joint = pair.text_projection(pair.text_model(input_ids=ids, attention_mask=mask).pooler_output).float()
     every = torch.ones(len(parts), dtype=torch.bool, device=joint.device)
     return TextCues(joint, joint.mean(0), every, ~every, every.float())
@@ -240,14 +248,16 @@ def patches(
     """
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
-    if kind == "penultimate":
-        states = residual
-    elif kind == "hidden":
-        # Not the call: hooks on the layer would take this for a second run.
-        states = last_layer.forward(residual, None)
-    else:
-        states = _reweighted(last_layer, residual, kind)
-    joint = visual_projection(post_layernorm(states).to(visual_projection.weight)).to(states.device).float()
+    with exact(residual.device):
+        residual = states = residual.to(post_layernorm.weight.dtype)
+        if kind == "hidden":
+            # Not the call: hooks on the layer would take this for a second run.
+            states = last_layer.forward(residual, None)
+        elif kind != "penultimate":
+            states = _reweighted(last_layer, residual, kind)
+        normed = post_layernorm(states)
+        joint = visual_projection(normed.to(device_of(visual_projection), visual_projection.weight.dtype))
+    joint = joint.to(states.device).float()
     return joint[:, 1:], joint[:, 0]
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -33,15 +34,17 @@ from lib.models.columns import (
     take_positions,
     visual_columns,
 )
+from lib.models.guards import Uncopied
 from lib.models.pictures import Encoded, Picture, pack_numbers
 from lib.models.prompt_end import BYPASSED, PromptEnd
 from lib.models.record import Call, Trace
+from lib.models.refusals import WHOLE_AGAIN, check_form, runs_of, told_counts
 from lib.models.vision import Watch
 from lib.pruning.methods import Method, Needs
 
 
-class Executor:
-    """The hooks of one `prune` context."""
+class Executor(Uncopied, threading.local):
+    """The hooks of one `prune` context. What a call is at is each thread's own: one may read while another generates."""
 
     def __init__(
         self,
@@ -127,6 +130,10 @@ class Executor:
     # Sequence
 
     def _core(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
+        if module is not self.anatomy.core:
+            raise ValueError(
+                "model runs as a copy of the one being pruned (on another device?): call that one"
+            )
         self.trace.ran, labels = True, self.ends.take_labels()
         bound = arguments(module, args, kwargs)
         if bound.get("input_ids") is None:
@@ -163,10 +170,7 @@ class Executor:
         call, mask, cache = self.call, kwargs.get("attention_mask"), cache_of(kwargs)
         if call is None:
             raise ValueError("the language model must be reached through the whole model inside prune")
-        if getattr(cache, "is_compileable", False) or (mask is not None and mask.ndim != 2):
-            raise ValueError(
-                f"{CACHE} must be dynamic and attention_mask 2-D: a static cache cannot be pruned"
-            )
+        check_form(mask, cache)
         if self.schedule[0] and module.training and getattr(module, "gradient_checkpointing", False):
             raise ValueError("layer must be 0 with gradient checkpointing, which would select twice")
         positions = kwargs.get("position_ids")
@@ -183,7 +187,7 @@ class Executor:
         if self.encoded is None:
             self._read_counts(None)
             raise ValueError("images must be encoded inside prune; no image went through the vision tower")
-        pictures = self._pictures(lambda: call.visual.sum(1).tolist())
+        pictures = self._pictures(lambda: runs_of(call.visual))
         sizes = [len(picture.rows) for picture in pictures]
         if length < max(sizes):
             self._read_counts(sizes)
@@ -272,7 +276,7 @@ class Executor:
             row.index_fill_(0, kept, True)
         stays = staying(visual, marks.repeat_interleave(call.repeat, 0))
         lost = {size - len(kept) for size, kept in zip(sizes, decision.kept, strict=True)}
-        total, layers = visual.shape[1], self.trace.layers
+        total = visual.shape[1]
         present = None
         if before is not None:
             present = torch.zeros_like(visual).scatter(1, before.index, True)
@@ -287,10 +291,9 @@ class Executor:
             positions, fewer = renumber(positions, index, stays, real)
         self.trace.kept = [kept.detach() for kept in decision.kept]
         self.trace.scores = decision.scores
-        lengths = self.trace.lengths[:layer] if call.cuts else [total] * layer
-        self.trace.lengths = lengths + [index.shape[1]] * (layers - layer)
         call.decisions.append(decision)
         call.cuts.append(Cut(layer, total, index, stays, short, fewer))
+        self.trace.lengths = call.lengths(self.trace.layers)
         return index, positions
 
     def _read_counts(self, sizes: Sequence[int] | None, decision: Decision | None = None) -> dict[str, int]:
@@ -314,9 +317,7 @@ class Executor:
             expected = rows if tokens is None else [tokens] * len(rows)
         most = max(expected)
         if rows != expected:
-            told = f"{most} visual tokens (one image) in every row"
-            told = told if set(expected) == {most} else f"{expected} visual tokens (one image a row)"
-            raise ValueError(f"input_ids must have {told}, got {rows}")
+            raise ValueError(told_counts(rows, expected))
         faults = {
             "prompt_length": f"prompt_length must reach behind the image, got {self.ends.given}",
             "words": f"input_ids must have a word between the image and the end of the prompt, which {name} reads",
@@ -364,9 +365,7 @@ class Executor:
         wrong = call.mask is not None and call.mask.shape[1] != seen + new
         if new > 1:  # rare enough to read the device
             if bool(self._is_visual(call.input_ids).any()):
-                raise ValueError(
-                    "input_ids must have no visual token on a filled cache: no chunked prefill, no new image"
-                )
+                raise ValueError(WHOLE_AGAIN)
             if record.schedule == (0,) and call.mask is None and call.placed:
                 first = seen
                 if positions.ndim == 3 and len(positions) != 4:  # the first of four axes counts the text

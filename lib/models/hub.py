@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING
 
 import torch
 from transformers import (
+    AutoConfig,
     AutoModelForImageTextToText,
-    AutoProcessor,
+    PreTrainedConfig,
     PreTrainedModel,
     ProcessorMixin,
 )
 
 from lib.models.anatomy import Anatomy
-from lib.models.borrowed import AutoImageProcessor
 from lib.models.files import locate
+from lib.models.processors import load_processor
+from lib.pruning.checks import check_integer
 
 if TYPE_CHECKING:
     from lib.models.clip import ClipPair
@@ -53,7 +55,8 @@ def load(
         If a file is missing or cut short. Found before anything is loaded; the message has the command to
         run.
     ValueError
-        If model and processor disagree on the number of visual tokens, the patch size or the image token.
+        If model and processor disagree on the number of visual tokens, the patch size or the image token, or one of these
+        is missing.
     """
     from lib.models.clip import ClipPair
     from lib.models.clip import load as load_clip  # clip.py itself locates its files with this module
@@ -63,11 +66,9 @@ def load(
         clip = folder / "clip"
     if isinstance(clip, (str, Path)):
         clip = locate(clip)
-    processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
-    # With torchvision installed transformers would resize with it, and pixels differ from PIL's by a grey level.
-    processor.image_processor = AutoImageProcessor.from_pretrained(
-        folder, local_files_only=True, backend="pil"
-    )
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    check_config(config)
+    processor = load_processor(folder, config)
     kwargs = {} if dtype is None else {"dtype": dtype}
     model = (
         AutoModelForImageTextToText.from_pretrained(folder, local_files_only=True, **kwargs).to(device).eval()
@@ -77,6 +78,15 @@ def load(
     if clip is not None and not isinstance(clip, ClipPair):
         clip = load_clip(clip, dtype=dtype, device=device)
     return Loaded(model, processor, clip)
+
+
+def check_config(config: PreTrainedConfig) -> None:
+    """Refuse sizes of the vision tower from which no model can be built."""
+    vision = getattr(config, "vision_config", None)
+    for name in ("image_size", "patch_size", "spatial_merge_size", "temporal_patch_size"):
+        size = getattr(vision, name, 1)
+        for side in size if isinstance(size, (list, tuple)) else (size,):
+            check_integer(f"vision_config.{name}", side, least=1)
 
 
 def check_processor(model: PreTrainedModel, processor: ProcessorMixin) -> None:
@@ -104,8 +114,13 @@ def check_processor(model: PreTrainedModel, processor: ProcessorMixin) -> None:
 def _grid_pairs(anatomy: Anatomy, config, processor: ProcessorMixin) -> list[tuple[str, object, object]]:
     """What processor and model must agree on where every image gives the same grid."""
     rows, columns = anatomy.grid
+    patch = check_integer("processor's patch_size", processor.patch_size, least=1)
+    # The [CLS] is among them, which "default" takes off again.
+    extra = check_integer(
+        "processor's num_additional_image_tokens", processor.num_additional_image_tokens, least=0
+    )
     pairs = [
-        ("patch_size", processor.patch_size, config.vision_config.patch_size),
+        ("patch_size", patch, config.vision_config.patch_size),
         (
             "feature select strategy",
             processor.vision_feature_select_strategy,
@@ -114,16 +129,20 @@ def _grid_pairs(anatomy: Anatomy, config, processor: ProcessorMixin) -> list[tup
     ]
     height, width = _image_size(processor.image_processor)
     if height is not None:
-        grid = (height // processor.patch_size, width // processor.patch_size)
-        extra = processor.num_additional_image_tokens - 1  # the [CLS] that "default" takes off again
+        grid = (height // patch, width // patch)
         pairs.append(("grid of patches", grid, (rows, columns)))
-        pairs.append(("visual tokens of an image", grid[0] * grid[1] + extra, rows * columns))
+        pairs.append(("visual tokens of an image", grid[0] * grid[1] + extra - 1, rows * columns))
     return pairs
 
 
 def _image_size(image_processor) -> tuple[int | None, int | None]:
     """(height, width) of the processed image, or (None, None) where it depends on the image."""
-    cropped = getattr(image_processor, "do_center_crop", False)
-    size = image_processor.crop_size if cropped else image_processor.size
+    name = "crop_size" if getattr(image_processor, "do_center_crop", False) else "size"
+    size = getattr(image_processor, name)
+    if not size:
+        raise ValueError(f"image processor's {name} must be given, got {size!r}")
     size = dict(size) if not isinstance(size, int) else {"height": size, "width": size}
-    return size.get("height"), size.get("width")
+    sides = (size.get("height"), size.get("width"))
+    if sides == (None, None):
+        return sides
+    return tuple(check_integer(f"image processor's {name}", side, least=1) for side in sides)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lib.models.anatomy import Anatomy
 from lib.models.attention import Sight, probe
+from lib.pruning.precision import product
 
 KINDS = ("qk", "qq", "kk")
 
@@ -45,7 +46,7 @@ class LastLayer:
         left, right = ({"q": self.query, "k": self.key}[letter] for letter in kind)
         # Head by head: all heads of some hundred pictures at once would fill the memory.
         heads = zip(left.unbind(1), right.unbind(1), strict=True)
-        return sum(((q @ k.mT) * self.scaling).softmax(-1) for q, k in heads) / left.shape[1]
+        return sum((product(q, k.mT) * self.scaling).softmax(-1) for q, k in heads) / left.shape[1]
 
 
 @torch.no_grad()

@@ -14,6 +14,8 @@ from lib.models.anatomy import Anatomy
 from lib.models.choosing import BUDGETS, Chooser
 from lib.models.clip import ClipPair, check_pair, encode_text, load
 from lib.models.executor import Executor
+from lib.models.guards import uncompiled, unwrapped
+from lib.models.offload import device_of
 from lib.models.prompt_end import NothingPruned, PromptEnd, check_prompt_length
 from lib.models.record import Trace
 from lib.models.vision import Given, Watch
@@ -43,7 +45,9 @@ def prune(
     Parameters
     ----------
     model : of a class in `anatomy.FAMILIES`, one image (or, with Qwen-VL, one video) a sample. Left as it was on exit,
-        also after an exception.
+        also after an exception. Wrappers that only pass calls on are seen through: `torch.compile`, a parallel one on one
+        device, PEFT's adapters, a pipeline. Compiled code runs as plain Python while the context is open. Threads may call
+        the model at once; each choice is that of the thread's own call, and the trace that of the latest.
     method : `method.positions` "original" leaves each kept token its position id, and decoding goes on
         after the whole prompt; "renumbered" gives contiguous ids, as if the prompt had been born short. Ids of several
         axes (Qwen-VL) keep their order and close their gaps, see `columns.renumber`.
@@ -75,6 +79,7 @@ def prune(
         images on a filled cache, a second turn through `generate` on a cache that is short from layer 0 on, a
         pruned model as its own draft, parts that run past the hooks, as one does that was compiled and run before.
     """
+    model = unwrapped(model)
     anatomy = Anatomy.of(model)
     hooks = anatomy.core._forward_pre_hooks.values()
     if any(isinstance(getattr(hook, "__self__", None), Executor) for hook in hooks):
@@ -88,6 +93,7 @@ def prune(
         trace.saliency = "cls" if anatomy.family.cls else "received"
     ends = PromptEnd(check_prompt_length(prompt_length), trace)
     with ExitStack() as stack:
+        stack.enter_context(uncompiled())
         watch = Watch(anatomy, needs, given, anatomy.grid and method.lattice(anatomy.grid))
         watch.install(stack)
         chooser = Chooser(anatomy, method, needs, given, budget)
@@ -167,5 +173,5 @@ def _default_clip(model: nn.Module, anatomy: Anatomy) -> ClipPair:
             f"clip must be given, as the checkpoint {name!r} has no folder 'clip': "
             "pass clip=lib.models.clip.load('openai/clip-vit-large-patch14-336')"
         )
-    weight = next(anatomy.tower.parameters())
-    return load(folder, dtype=weight.dtype, device=weight.device)
+    norm = anatomy.tower.post_layernorm
+    return load(folder, dtype=norm.weight.dtype, device=device_of(norm))

@@ -86,6 +86,13 @@ class Call:
     short_masks: dict[int, Tensor | None] = field(default_factory=dict)
     layer_kwargs: dict = field(default_factory=dict)
 
+    def lengths(self, layers: int) -> list[int]:
+        """Sequence length in each of the decoder's `layers`, after the cuts made so far."""
+        found = [self.visual.shape[1]] * layers
+        for cut in self.cuts:
+            found[cut.layer :] = [cut.index.shape[1]] * (layers - cut.layer)
+        return found
+
     @property
     def image_end(self) -> Tensor:
         """The last visual column of each row, [B]."""

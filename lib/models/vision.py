@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import zlib
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -16,7 +17,9 @@ from lib.models.anatomy import Anatomy
 from lib.models.attention import Sight, probe
 from lib.models.borrowed import kernel_name
 from lib.models.clip import ClipPair, TextCues, patches
+from lib.models.guards import Uncopied
 from lib.models.pictures import Encoded
+from lib.models.refusals import check_held
 from lib.pruning.methods import Needs
 from lib.pruning.selection import lattice_places
 
@@ -31,11 +34,12 @@ class Given:
     evidence: Tensor | None = None
 
 
-class Watch:
+class Watch(Uncopied, threading.local):
     """Hooks on the vision tower that collect the cues of the latest batch of images.
 
     The tower is watched by itself because `generate` encodes the images before the language model is first
-    called. What was seen therefore lives until the tower starts again, and not until the end of a forward.
+    called. What was seen therefore lives until the tower starts again in the same thread, and not until the end of a
+    forward.
     """
 
     def __init__(
@@ -94,6 +98,7 @@ class Watch:
         self.grids = None if grids is None else grids.tolist()
         if self.lattice is None:
             return None
+        check_held(module, pixels)
         patch = pixels.shape[-1] // self.anatomy.grid[1]
         size = [side * patch for side in self.lattice]
         small = interpolate(pixels, size, mode="bicubic", antialias=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 from lib.pruning.checks import check_scores, check_shape
 from lib.pruning.merging import gather_rows
 from lib.pruning.picking import budget
-from lib.pruning.precision import cosine
+from lib.pruning.precision import cosine, product
 
 
 def bipartite_merge(features: Tensor, keep: int | float) -> tuple[Tensor, Tensor]:
@@ -48,8 +48,10 @@ def bipartite_merge(features: Tensor, keep: int | float) -> tuple[Tensor, Tensor
         target = partner.gather(1, gone)
         member = (target[..., None] == torch.arange(place[:, right].shape[1], device=place.device)).float()
         moved = gather_rows(size[:, left], gone)
-        weight = size[:, right] + member.mT @ moved
-        total = value[:, right] * size[:, right] + member.mT @ (gather_rows(value[:, left], gone) * moved)
+        weight = size[:, right] + product(member.mT, moved)
+        total = value[:, right] * size[:, right] + product(
+            member.mT, gather_rows(value[:, left], gone) * moved
+        )
         places = torch.cat([place[:, left].gather(1, stay), place[:, right]], 1)
         values = torch.cat([gather_rows(value[:, left], stay), total / weight], 1)
         sizes = torch.cat([gather_rows(size[:, left], stay), weight], 1)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lib.pruning.checks import check_scores, check_shape
-from lib.pruning.precision import cosine
+from lib.pruning.precision import cosine, product
 
 
 def average_into_kept(features: Tensor, kept: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ def join(features: Tensor, kept: Tensor, nearest: Tensor) -> Tensor:
     nearest = nearest.scatter(1, kept, slots.expand(kept.shape[0], -1))
     # A product, since a scattered sum has no fixed order.
     member = (nearest[..., None] == slots).float()  # [B, N, k]
-    return ((member.mT @ features.float()) / member.sum(1)[..., None]).to(features.dtype)
+    return (product(member.mT, features.float()) / member.sum(1)[..., None]).to(features.dtype)
 
 
 def gather_rows(features: Tensor, places: Tensor) -> Tensor:

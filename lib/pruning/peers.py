@@ -26,7 +26,7 @@ from lib.pruning.cues import cls_saliency, decoupled_similarity, to_unit_range
 from lib.pruning.duplicates import bipartite_merge
 from lib.pruning.merging import gather_rows, join
 from lib.pruning.picking import budget, highest, others
-from lib.pruning.precision import cosine
+from lib.pruning.precision import cosine, product
 from lib.pruning.selection import adaptive_nms, lattice_places, max_min, top_k, uniform_grid
 
 
@@ -155,7 +155,7 @@ class VisionZip(Method):
         is_target = (rest[..., None] == targets[:, None]).any(-1)
         member = member.masked_fill(is_target[..., None], 0.0)
         features = gather_rows(cues.features, rest).float()
-        mean = (member.mT @ features) / member.sum(1)[..., None].clamp_min(1.0)
+        mean = product(member.mT, features) / member.sum(1)[..., None].clamp_min(1.0)
         rewritten = cues.features.float().scatter_add(
             1, targets[..., None].expand(-1, -1, features.shape[2]), mean
         )

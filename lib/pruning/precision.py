@@ -8,12 +8,27 @@ the result to float32 makes such differences vanish.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
 
 BLOCK = 64  # rows of a product taken at once: large enough for speed, small next to the features
 FINE = 2.0**-36  # far above the rounding of a float64 sum of products, far below float32
+
+
+def exact(device: torch.device) -> AbstractContextManager:
+    """A context in which products keep the type of their factors: autocast would round them to half precision."""
+    kind = device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        return torch.autocast(kind, enabled=False)
+    return nullcontext()
+
+
+def product(left: Tensor, right: Tensor) -> Tensor:
+    """``left @ right`` in the type of its factors, also under autocast."""
+    with exact(left.device):
+        return left @ right
 
 
 def wide(tensor: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from lib.pruning.base import Choice, Cues, Method, Needs
 from lib.pruning.checks import check_flag, check_scores, check_shape
 from lib.pruning.merging import gather_rows
 from lib.pruning.picking import highest
-from lib.pruning.precision import unit, wide
+from lib.pruning.precision import product, unit, wide
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +62,6 @@ class Trim(Method):
         worst = ranked[:, -1:]  # its place goes to the mean of it and all dropped tokens
         dropped = torch.ones_like(relevance).scatter(1, kept, 0.0).scatter(1, worst, 1.0)
         features = cues.features.float()
-        mean = (dropped[:, None] @ features) / dropped.sum(1)[:, None, None]
+        mean = product(dropped[:, None], features) / dropped.sum(1)[:, None, None]
         rows = torch.where((kept == worst)[..., None], mean, gather_rows(features, kept))
         return Choice(kept, {"task": relevance}, rows.to(cues.features.dtype))
