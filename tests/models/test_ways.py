@@ -1,0 +1,361 @@
+"""The ways in which people call a model, each beside the plain call under the same method.
+
+`test_families` holds what a pruned call gives; this matrix, families times ways, holds that no way of calling changes it,
+and that none goes past the hooks unseen.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+import warnings
+from contextlib import contextmanager
+
+import accelerate
+import peft
+import pytest
+import torch
+from transformers.generation import BaseStreamer
+
+from lib.models.anatomy import Anatomy
+from lib.models.prune import prune
+from lib.pruning import methods
+from testkit.common import close
+from testkit.families import IMAGE, ROWS, VIDEO, generate, inputs_of, model_of, single
+
+# A choice before the language model that reads the prompt and rewrites features, and one inside that reads attention and keys.
+METHODS = (
+    methods.DeSAP(keep=0.5, similarity="embedding"),
+    methods.AdaptPrune(keep=0.5, radius=2.0),
+)
+every_row = pytest.mark.parametrize("row", ROWS, ids=str)
+SOME = [row for row in ROWS if row.name in ("llava", "internvl", "qwen2_5_vl", "qwen3_vl")]  # a decoder each
+every_method = pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+WORDS = {"suppress_tokens": [IMAGE, VIDEO, 60, 61], "eos_token_id": None, "max_new_tokens": 3}
+SPACIOUS = {"": "cpu"}
+
+
+def forward(model, inputs, method):
+    """Logits and what was kept, without gradients."""
+    with torch.no_grad(), prune(model, method) as trace:
+        logits = model(**inputs).logits
+    return logits, trace
+
+
+def same(ours, plain):
+    """Equal to the last bit: logits and what was kept."""
+    return torch.equal(ours[0], plain[0]) and all(map(torch.equal, ours[1].kept, plain[1].kept))
+
+
+def copied(row):
+    """A model of this row that a test may change."""
+    return copy.deepcopy(model_of(row))
+
+
+class Heard(BaseStreamer):
+    """Collects what `generate` sends, prompt first."""
+
+    def __init__(self):
+        self.parts, self.ended = [], False
+
+    def put(self, value):
+        self.parts.append(value.reshape(-1))
+
+    def end(self):
+        self.ended = True
+
+
+def in_threads(*works):
+    """Run the works at the same time and hand on the first error of any."""
+    errors, gate = [], threading.Barrier(len(works))
+
+    def run(work):
+        try:
+            gate.wait(60)
+            work()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(work,)) for work in works]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    if errors:
+        raise errors[0]
+
+
+@every_row
+@every_method
+def test_sampling(row, method):
+    """Drawn from the best token alone, in several copies of a row, words are the greedy ones."""
+    model, inputs = model_of(row), inputs_of(row)
+    with prune(model, method) as trace:
+        greedy = model.generate(**inputs, **WORDS, do_sample=False)
+        kept = trace.kept
+        drawn = model.generate(**inputs, **WORDS, do_sample=True, top_k=1, num_return_sequences=2)
+    assert torch.equal(drawn, greedy.repeat_interleave(2, 0))
+    assert all(map(torch.equal, trace.kept, kept))
+
+
+@every_row
+@every_method
+def test_streamer_in_a_thread(row, method):
+    """The usual way to show words as they come: `generate` runs in a thread, the context is the caller's."""
+    model, inputs = model_of(row), single(row, inputs_of(row), 1)
+    with prune(model, method) as trace:
+        plain = model.generate(**inputs, **WORDS, do_sample=False)[0]
+        kept, heard = trace.kept, Heard()
+        in_threads(lambda: model.generate(**inputs, **WORDS, do_sample=False, streamer=heard))
+    assert heard.ended
+    assert torch.equal(torch.cat(heard.parts), plain)
+    assert torch.equal(trace.kept[0], kept[0])
+
+
+@every_row
+@every_method
+def test_two_threads_with_two_models(row, method):
+    models = [model_of(row), model_of(row, "eager")]
+    inputs = inputs_of(row)
+    plain = [forward(model, inputs, method) for model in models]
+    found = [None, None]
+
+    def work(place):
+        for _ in range(3):
+            found[place] = forward(models[place], inputs, method)
+
+    in_threads(lambda: work(0), lambda: work(1))
+    assert all(map(same, found, plain))
+
+
+@every_row
+@every_method
+def test_two_threads_with_one_model(row, method):
+    """Two callers in one context: what a call is at is its thread's own."""
+    model = model_of(row)
+    asked = [single(row, inputs_of(row, seed=seed), seed % 2) for seed in (3, 4)]
+    with prune(model, method):
+        plain = [generate(model, inputs) for inputs in asked]
+        found = [None, None]
+
+        def work(place):
+            found[place] = generate(model, asked[place])
+
+        in_threads(lambda: work(0), lambda: work(1))
+    for ours, theirs in zip(found, plain, strict=True):
+        assert torch.equal(ours.sequences, theirs.sequences)
+        assert all(map(torch.equal, ours.logits, theirs.logits))
+
+
+def offloaded(model, folder):
+    return accelerate.cpu_offload(model)
+
+
+def on_disk(model, folder):
+    return accelerate.disk_offload(model, folder)
+
+
+def dispatched(model, folder):
+    return accelerate.dispatch_model(model, SPACIOUS, force_hooks=True)
+
+
+@pytest.mark.parametrize(
+    ("row", "place"),
+    [(row, place) for place in (dispatched, offloaded) for row in ROWS] + [(row, on_disk) for row in SOME],
+    ids=lambda part: getattr(part, "__name__", str(part)),
+)
+def test_accelerate(row, place, tmp_path):
+    """Weights that are brought for a call alone, by hooks of accelerate's around every forward."""
+    inputs = inputs_of(row)
+    placed = place(copied(row), tmp_path)
+    for method in METHODS:
+        assert same(forward(placed, inputs, method), forward(model_of(row), inputs, method))
+    if place is not dispatched and hasattr(placed.model, "image_newline"):
+        return  # `generate` itself reads the newline where it lies, pruned or not
+    method = METHODS[1]
+    with prune(model_of(row), method):
+        words = generate(model_of(row), inputs).sequences
+    with prune(placed, method):
+        assert torch.equal(generate(placed, inputs).sequences, words)
+
+
+@contextmanager
+def peft_of_another_transformers():
+    """PEFT reads names that transformers is about to drop."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*gradient_checkpointing.*", FutureWarning)
+        yield
+
+
+def adapted(model):
+    """LoRA on every projection of queries, keys and values, in both towers, with weights that are not zero."""
+    names = ["q_proj", "k_proj", "v_proj", "qkv"]
+    with peft_of_another_transformers():
+        config = peft.LoraConfig(r=2, target_modules=names, init_lora_weights=False)
+        return peft.get_peft_model(model, config).eval()
+
+
+@every_row
+def test_lora(row):
+    """Beside and merged into the weights, an adapter gives the same."""
+    inputs, wrapped = inputs_of(row), adapted(copied(row))
+    merged = copy.deepcopy(wrapped).merge_and_unload().eval()
+    for method in METHODS:
+        (ours, trace), (plain, expected) = (forward(model, inputs, method) for model in (wrapped, merged))
+        assert all(map(torch.equal, trace.kept, expected.kept))
+        close(ours, plain, 1e-4)
+        assert not torch.equal(plain, forward(model_of(row), inputs, method)[0])
+
+
+@every_row
+@pytest.mark.parametrize("layer", [0, 2])
+def test_autocast_that_keeps_everything_changes_no_bit(row, layer):
+    model, inputs = model_of(row), inputs_of(row)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        plain = model(**inputs).logits
+        with prune(model, methods.NoPruning(layer=layer)):
+            ours = model(**inputs).logits
+    assert ours.dtype == torch.bfloat16
+    assert torch.equal(ours, plain)
+
+
+@every_row
+@every_method
+def test_autocast(row, method):
+    """Scores are float32, and those of a run without it but for the rounding of what the model computes."""
+    model, inputs = model_of(row), inputs_of(row)
+    _, plain = forward(model, inputs, method)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits, trace = forward(model, inputs, method)
+    assert logits.isfinite().all()
+    for name, scores in trace.scores.items():
+        assert scores.dtype == torch.float32
+        torch.testing.assert_close(scores, plain.scores[name], atol=0.05, rtol=0.05, equal_nan=True)
+    assert [len(kept) for kept in trace.kept] == [len(kept) for kept in plain.kept]
+
+
+def gradients(model, inputs, method=None, seed=None):
+    """Logits, and the gradient of the text's loss in one projection of each tower and in the pixels."""
+    pixels = next(name for name in ("pixel_values", "pixel_values_videos") if name in inputs)
+    inputs = inputs | {pixels: inputs[pixels].clone().requires_grad_()}
+    labels = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, -100)
+    labels[:, :-2] = -100  # the answer: the last two words
+    if seed is not None:
+        torch.manual_seed(seed)
+    if method is None:
+        out = model(**inputs, labels=labels)
+    else:
+        with prune(model, method):
+            out = model(**inputs, labels=labels)
+    weights = [model.model.language_model.layers[number].self_attn.k_proj.weight for number in (0, 3)]
+    found = torch.autograd.grad(out.loss, [inputs[pixels], *weights])
+    return out.logits.detach(), found
+
+
+@every_row
+def test_gradients(row):
+    """Those of a model that keeps everything are the model's own; a pruned one's reach pixels and both ends of the decoder."""
+    model, inputs = model_of(row), inputs_of(row)
+    _, plain = gradients(model, inputs)
+    for layer in (0, 2):
+        for ours, theirs in zip(
+            gradients(model, inputs, methods.NoPruning(layer=layer))[1], plain, strict=True
+        ):
+            close(ours, theirs, 1e-5 * max(1.0, theirs.abs().max().item()))
+    for method in METHODS:
+        found = gradients(model, inputs, method)[1]
+        assert all(values.isfinite().all() and values.any() for values in found)
+
+
+@every_row
+def test_dropout(row):
+    """In training mode the same numbers are drawn, whatever looks on."""
+    model, inputs = copied(row).train(), inputs_of(row)
+    for module in model.modules():
+        if hasattr(module, "attention_dropout"):
+            module.attention_dropout = 0.3
+    plain = gradients(model, inputs, seed=0)[0]
+    assert not torch.equal(gradients(model, inputs, seed=1)[0], plain)
+    whole = methods.FastV(keep=1.0)
+    assert torch.equal(gradients(model, inputs, whole, seed=0)[0], plain)
+    for method in METHODS:
+        assert gradients(model, inputs, method, seed=0)[0].isfinite().all()
+
+
+@pytest.mark.parametrize("row", SOME, ids=str)
+def test_compiled_parts(row):
+    """Layers compiled and run before, a projector replaced by its compiled self, a layer compiled inside the context."""
+    model, inputs = copied(row), inputs_of(row)
+    core = model.model
+    with torch.no_grad():
+        plain = model(**inputs).logits
+    core.language_model.layers[2].compile(backend="eager")
+    merger = Anatomy.of(model).family.projector
+    parent, _, name = merger.rpartition(".")
+    setattr(model.get_submodule(parent), name, torch.compile(model.get_submodule(merger), backend="eager"))
+    with torch.no_grad():
+        assert torch.equal(model(**inputs).logits, plain)
+    for method in METHODS:
+        assert same(forward(model, inputs, method), forward(model_of(row), inputs, method))
+    with torch.no_grad():
+        with prune(model, METHODS[1]):
+            core.language_model.layers[3].compile(backend="eager")
+            model(**inputs)
+        assert torch.equal(model(**inputs).logits, plain)
+
+
+def by_itself(model):
+    model.compile(backend="eager")
+    return model
+
+
+def by_its_forward(model):
+    model.forward = torch.compile(model.forward, backend="eager")
+    return model
+
+
+def by_its_core(model):
+    model.model.compile(backend="eager")
+    return model
+
+
+def by_a_wrapper(model):
+    return torch.compile(model, backend="eager")
+
+
+@pytest.mark.parametrize(
+    "build", [by_itself, by_its_forward, by_its_core, by_a_wrapper], ids=lambda build: build.__name__
+)
+def test_compiled_models(build):
+    """Compiled and run before, compiled while pruned: what the graph holds decides nothing, and no graph keeps hooks."""
+    row = ROWS[0]
+    inputs = inputs_of(row)
+    with torch.no_grad():
+        plain = model_of(row)(**inputs).logits
+    model = build(copied(row))
+    with torch.no_grad():
+        if build is by_itself:  # the others' graphs are made after the context
+            assert torch.equal(model(**inputs).logits, plain)
+    for method in METHODS:
+        assert same(forward(model, inputs, method), forward(model_of(row), inputs, method))
+    with torch.no_grad():
+        assert torch.equal(model(**inputs).logits, plain)
+
+
+@every_row
+@every_method
+def test_copies(row, method):
+    """A copy would keep the hooks for ever, so none is made inside; those from before and after are plain models."""
+    inputs, before = inputs_of(row), copied(row)
+    with torch.no_grad():
+        plain = model_of(row)(**inputs).logits
+        model = copied(row)
+        with prune(model, method):
+            pruned = model(**inputs).logits
+            with pytest.raises(ValueError, match="cannot be copied or pickled while it is being pruned"):
+                copy.deepcopy(model)
+            before.load_state_dict(model.state_dict())
+        after = copy.deepcopy(model)
+        assert not torch.equal(pruned, plain)
+        assert torch.equal(before(**inputs).logits, plain)
+        assert torch.equal(after(**inputs).logits, plain)
