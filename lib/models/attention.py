@@ -21,6 +21,7 @@ from transformers import PreTrainedConfig
 
 from lib.models.borrowed import kernel_name, kernel_of, register_kernel, with_kernel
 from lib.models.guards import unwrapped
+from lib.models.offload import at_home
 from lib.pruning.precision import exact
 
 NAME = "visual_token_probe"
@@ -136,8 +137,10 @@ def glimpse(module: nn.Module, hidden: Tensor, **kwargs) -> Sight:
     def leave(*args, **others):
         raise _Seen
 
-    with _watched(module, leave, seen.append), suppress(_Seen):
-        module.forward(hidden, **kwargs)
+    twin = copy.copy(module)  # other threads may be running the module itself
+    args, kwargs = at_home(twin, (hidden,), kwargs)
+    with _watched(twin, leave, seen.append), suppress(_Seen):
+        twin.forward(*args, **kwargs)
     return seen[0]
 
 

@@ -1,6 +1,7 @@
 """Layers whose weights are not there: accelerate keeps them on the host or a disk and brings them for a call alone.
 
-What such a layer is like is therefore asked by calling it.
+What such a layer is like is therefore asked by calling it. accelerate is not imported here; `_hf_hook`, which it leaves on a
+module, is the one name of its that is read.
 """
 
 from __future__ import annotations
@@ -17,6 +18,15 @@ def device_of(layer: nn.Linear | nn.LayerNorm) -> torch.device:
         return weight.device
     with torch.no_grad():
         return layer(torch.zeros(weight.shape[-1], dtype=weight.dtype)).device
+
+
+def at_home(twin: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    """What the class's own forward of `twin`, a shallow copy of a module, gets; one kept in the instance belongs to the
+    original and is taken off. What accelerate does before a forward is done here: inputs come to where the module computes.
+    """
+    vars(twin).pop("forward", None)
+    hook = getattr(twin, "_hf_hook", None)
+    return (args, kwargs) if hook is None else hook.pre_forward(twin, *args, **kwargs)
 
 
 def scale_of(norm: nn.LayerNorm) -> Tensor:

@@ -41,7 +41,7 @@ def load_processor(folder: Path, config: PreTrainedConfig) -> ProcessorMixin:
     # With torchvision installed transformers would resize with it, and pixels differ from PIL's by a grey level.
     images = AutoImageProcessor.from_pretrained(folder, local_files_only=True, backend="pil")
     if find_spec("torchvision") is None:
-        kind = PROCESSOR_MAPPING.get(type(config))
+        kind = PROCESSOR_MAPPING.get(type(config), None)
         if kind is not None and "video_processor" in kind.get_attributes():
             return _without_videos(kind, folder, images)
     processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
