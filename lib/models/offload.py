@@ -11,10 +11,15 @@ from torch import Tensor, nn
 from torch.nn.functional import layer_norm
 
 
+def elsewhere(layer: nn.Module) -> bool:
+    """Whether accelerate holds the weight of `layer` for it."""
+    return layer.weight.is_meta and hasattr(layer, "_hf_hook")
+
+
 def device_of(layer: nn.Linear | nn.LayerNorm) -> torch.device:
     """Where `layer` computes."""
     weight = layer.weight
-    if not weight.is_meta:
+    if not elsewhere(layer):
         return weight.device
     with torch.no_grad():
         return layer(torch.zeros(weight.shape[-1], dtype=weight.dtype)).device
@@ -32,7 +37,7 @@ def at_home(twin: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
 def scale_of(norm: nn.LayerNorm) -> Tensor:
     """The weight of a layer norm, [D] float32 on the host; without values where the whole model is without."""
     weight = norm.weight.detach()
-    if weight.is_meta:
+    if elsewhere(norm):
         # Any row whose standardised entries are all far from zero.
         row = torch.where(torch.arange(len(weight)) % 2 == 0, 1.0, -1.0).to(weight.dtype)
         standard = layer_norm(row.float(), row.shape, eps=norm.eps)

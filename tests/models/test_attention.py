@@ -2,8 +2,11 @@
 
 import pytest
 import torch
+from torch.nn.attention.flex_attention import create_block_mask
 
 from lib.models.attention import attention_rows, probe
+from lib.models.prune import prune
+from lib.pruning import methods
 
 
 def rows_of(model, module, inputs, rows):
@@ -107,3 +110,54 @@ def test_kernel_finds_the_true_config(model, tiny, monkeypatch):
     with probe(module, lambda sight: None), torch.no_grad():
         eager(**tiny.inputs())
     assert seen == [True]
+
+
+def test_rows_under_the_mask_of_flex_attention(tiny):
+    """Its masks are functions of the indices; the rows are those that a mask of bools gives."""
+    generator = torch.Generator().manual_seed(4)
+    query, key = (torch.randn(2, heads, 7, 8, generator=generator) for heads in (4, 2))
+    padding = torch.tensor([[0, 0, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1, 1]]).bool()
+    visible = torch.ones(7, 7).tril().bool() & padding[:, None, None]
+    rows = torch.tensor([[2, 6], [0, 5]])
+
+    def seen(batch, head, row, column):
+        return (column <= row) & padding[batch, column]
+
+    mask = create_block_mask(seen, 2, None, 7, 7, device="cpu")
+    ours = attention_rows(query, key, mask, 0.4, rows, causal=True)
+    assert torch.equal(ours, attention_rows(query, key, visible, 0.4, rows))
+
+
+@pytest.mark.filterwarnings(
+    "ignore:.*flex_attention called without torch.compile:UserWarning",  # torch's own, and true
+    "ignore:.*script_method.*:DeprecationWarning",  # as torch's compiler is imported
+    "ignore:_compile flag on create_block_mask:DeprecationWarning",  # transformers' own call
+)
+def test_flex_attention_gives_the_choice_of_other_kernels(tiny, clip):
+    inputs, traces = tiny.inputs((5, 2)), []
+    for kernel in ("flex_attention", "sdpa"):
+        model = tiny.model(attention=kernel, clip=clip)
+        with prune(model, methods.FastV(keep=6)) as trace, torch.no_grad():
+            model(**inputs)
+        traces.append(trace)
+    ours, plain = traces
+    assert all(map(torch.equal, ours.kept, plain.kept))
+    torch.testing.assert_close(ours.scores["attention"], plain.scores["attention"], atol=2e-6, rtol=0)
+
+
+def test_rows_are_float32_under_autocast(tiny):
+    generator = torch.Generator().manual_seed(4)
+    query, key = (torch.randn(2, heads, 7, 8, generator=generator) for heads in (4, 2))
+    rows = torch.tensor([[2, 6], [0, 5]])
+    plain = attention_rows(query, key, None, 0.4, rows, causal=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        ours = attention_rows(query, key, None, 0.4, rows, causal=True)
+    assert torch.equal(ours, plain)
+
+
+def test_what_attends_in_its_own_way_is_refused():
+    with (
+        pytest.raises(ValueError, match="MultiheadAttention, which does not attend through transformers"),
+        probe(torch.nn.MultiheadAttention(4, 1), lambda sight: None),
+    ):
+        pass

@@ -1,5 +1,8 @@
 """Text tokens and patches in CLIP's joint space, against CLIP's own outputs."""
 
+import threading
+
+import accelerate
 import pytest
 import torch
 
@@ -228,3 +231,71 @@ def test_load_reads_a_saved_clip(clip, pair, tmp_path):
 def test_load_of_nothing_says_what_to_run():
     with pytest.raises(FileNotFoundError, match="hf download nobody/none"):
         clips.load("nobody/none")
+
+
+def test_offloaded_towers_are_compared_by_what_they_do(tiny, model, clip, pair):
+    offloaded = tiny.model(clip=clip).model.vision_tower
+    tower = accelerate.cpu_offload(offloaded)
+    assert tower.post_layernorm.weight.is_meta
+    check_pair(pair, tower)
+    other = ClipPair.of(tiny.clip(seed=9), tiny.tokenizer())
+    with pytest.warns(UserWarning, match="another vision tower"):
+        check_pair(other, tower)
+
+
+def test_an_offloaded_pair_gives_the_same_cues(tiny, clip, pair):
+    moved = ClipPair.of(accelerate.cpu_offload(tiny.clip()), tiny.tokenizer())
+    torch.testing.assert_close(moved.fingerprint, pair.fingerprint, atol=1e-5, rtol=0)
+    ours, plain = (encode_text(which, ["what color is the star ?"]) for which in (moved, pair))
+    assert all(map(torch.equal, ours, plain))
+    layer, residual = clip.vision_model.encoder.layers[-1], torch.randn(1, 17, 32)
+    norm = clip.vision_model.post_layernorm
+    with torch.no_grad():
+        ours, plain = (patches(layer, residual, norm, which.visual_projection)[0] for which in (moved, pair))
+    assert torch.equal(ours, plain)
+
+
+def test_a_model_without_values_is_not_compared(tiny, pair):
+    check_pair(pair, tiny.model().model.vision_tower.to("meta"))
+
+
+@pytest.mark.parametrize("kind", ["qq", "qk", "hidden", "penultimate"])
+def test_autocast_changes_nothing(clip, pair, kind):
+    layer, residual = clip.vision_model.encoder.layers[-1], torch.randn(1, 17, 32)
+    given = (layer, residual, clip.vision_model.post_layernorm, clip.visual_projection, kind)
+    with torch.no_grad():
+        plain = [*encode_text(pair, ["how many dots"]), *patches(*given)]
+        with torch.autocast("cpu", torch.bfloat16):
+            ours = [*encode_text(pair, ["how many dots"]), *patches(*given)]
+    assert all(map(torch.equal, ours, plain))
+
+
+def test_several_threads_share_a_pair(pair, clip):
+    """Also while somebody else runs the text tower for himself."""
+    texts = ["what color is the star ?", "how many dots"]
+    plain, wrong, ended = [encode_text(pair, [text]) for text in texts], [], threading.Event()
+    others = pair.tokenizer("a b c", return_tensors="pt")
+
+    def encode(place):
+        for _ in range(60):
+            try:
+                ours = encode_text(pair, [texts[place]])
+            except Exception as error:
+                wrong.append(error)
+            else:
+                wrong.extend(place for a, b in zip(ours, plain[place], strict=True) if not torch.equal(a, b))
+
+    def run():
+        while not ended.is_set():
+            with torch.no_grad():
+                clip.text_model(**others)
+
+    aside = threading.Thread(target=run)
+    threads = [threading.Thread(target=encode, args=(place,)) for place in (0, 1, 0)]
+    for thread in (aside, *threads):
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    ended.set()
+    aside.join(120)
+    assert wrong == []

@@ -1,7 +1,11 @@
 """Whatever cannot be pruned rightly is refused by one clear error."""
 
+import copy
+import io
+import pickle
 from dataclasses import replace
 
+import peft
 import pytest
 import torch
 from transformers import DynamicCache
@@ -10,6 +14,7 @@ from lib.models.borrowed import CACHE, cache_of
 from lib.models.prune import prune
 from lib.pruning import methods
 from testkit.common import EVERY_OTHER, RAGGED, TEXT, logits_of
+from testkit.families import IMAGE, ROWS, inputs_of, model_of
 
 
 def refuse(model, method, match, inputs=None, **kwargs):
@@ -170,3 +175,103 @@ def test_cuts_that_do_not_fit_are_refused(model, tiny):
     refuse(model, tiny.Cuts(cuts=((1, all_six), (4, all_six))), "layer must be within the 4 .* got 4")
     back = tiny.Cuts(cuts=((1, all_six), (2, ((0, 1),))))
     refuse(model, back, "kept must be among the tokens that cuts left at its cut before", inputs)
+
+
+class Holder(torch.nn.Module):
+    """A wrapper that nobody knows."""
+
+    def __init__(self, policy):
+        super().__init__()
+        self.policy = policy
+
+
+@pytest.mark.filterwarnings(
+    "ignore:.*gradient_checkpointing.*:FutureWarning"
+)  # PEFT reads names that are about to go
+def test_wrappers_that_do_more_than_wrap_are_refused_with_the_way_out(tiny):
+    fixed, parallel = tiny.Fixed(kept=(EVERY_OTHER,)), torch.nn.DataParallel(tiny.model())
+    parallel.device_ids = [0, 1]
+    refuse(parallel, fixed, "DataParallel over 2 devices, .* pass model.module")
+    refuse(Holder(tiny.model()), fixed, "Holder around a LlavaForConditionalGeneration: pass .* model.policy")
+    refuse(tiny.model().model, fixed, "LlavaModel; accepted classes")
+    refuse("llava", fixed, "model is a str; accepted classes")
+    learned = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
+    refuse(peft.get_peft_model(tiny.model(), learned), fixed, "learned tokens .* pass model.get_base_model")
+    whole = peft.LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["vision_tower"])
+    refuse(peft.get_peft_model(tiny.model(), whole), fixed, "ModulesToSaveWrapper.* merge_and_unload")
+
+
+def test_a_copy_on_another_device_is_refused(tiny):
+    model, inputs = tiny.model(), tiny.inputs((5, 2))
+    with prune(model, tiny.Fixed(kept=(EVERY_OTHER,))), torch.no_grad():
+        model(**inputs)
+        with pytest.raises(ValueError, match="runs as a copy"):
+            model.model._replicate_for_data_parallel()(**inputs)
+
+
+@pytest.mark.parametrize(
+    "method", [methods.ClsTopK(keep=6), methods.FastV(keep=6)], ids=lambda method: method.name
+)
+def test_nothing_that_holds_hooks_is_copied_or_pickled(model, tiny, method, tmp_path):
+    inputs = tiny.inputs((5, 2))
+    parts = [
+        model,
+        model.model,
+        model.model.vision_tower,
+        *model.model.language_model.layers[method.layer - 1 :],
+    ]
+    with prune(model, method) as trace, torch.no_grad():
+        model(**inputs)
+        for part in parts if method.layer else parts[:3]:
+            for take in (copy.deepcopy, pickle.dumps, lambda part: torch.save(part, io.BytesIO())):
+                with pytest.raises(ValueError, match=r"while it is being pruned.* save_pretrained\(\)"):
+                    take(part)
+        model.save_pretrained(tmp_path)
+        saved = copy.deepcopy(model.state_dict())
+    assert all(map(torch.equal, copy.deepcopy(trace).kept, trace.kept))
+    again = type(model).from_pretrained(tmp_path)
+    with torch.no_grad():
+        assert torch.equal(again(**inputs).logits, model(**inputs).logits)
+    assert all(torch.equal(saved[name], weight) for name, weight in again.state_dict().items())
+
+
+@pytest.mark.parametrize("layer", [0, 2])
+def test_a_mask_of_another_form_is_called_that(model, tiny, layer):
+    inputs = tiny.inputs((5,))
+    length = inputs["input_ids"].shape[1]
+    inputs["attention_mask"] = torch.ones(1, 1, length, length).tril().bool()
+    refuse(model, tiny.Fixed(kept=(EVERY_OTHER,), layer=layer), r"attention_mask must be \[B, S\]", inputs)
+
+
+@pytest.mark.parametrize("layer", [0, 2])
+def test_guidance_is_named_as_what_asks_without_an_image(model, tiny, layer):
+    with (
+        prune(model, tiny.Fixed(kept=(EVERY_OTHER,), layer=layer)),
+        pytest.raises(ValueError, match=r"got \[0\]: a prompt without an image .* guidance_scale"),
+    ):
+        tiny.greedy(model, tiny.inputs((5,)), guidance_scale=2.0)
+
+
+@pytest.mark.parametrize("layer", [0, 2])
+def test_a_conversation_given_again_is_called_that(model, tiny, layer):
+    inputs, token = tiny.inputs((5,)), torch.tensor([[9]])
+    again = torch.cat([inputs["input_ids"], token], 1)
+    with prune(model, tiny.Fixed(kept=(EVERY_OTHER,), layer=layer)), torch.no_grad():
+        cache = cache_of(model(**inputs, use_cache=True))
+        mask = torch.ones(1, inputs["input_ids"].shape[1] + again.shape[1], dtype=torch.long)
+        for given in ({}, {"attention_mask": mask}):
+            with pytest.raises(ValueError, match="pass only what is new, not the whole conversation again"):
+                model(input_ids=again, **given, **{CACHE: cache})
+
+
+def test_two_images_in_a_prompt_are_no_image_of_two_tiles():
+    """InternVL counts tiles alone: two images in the second row would pass for one of two tiles."""
+    row = next(row for row in ROWS if row.name == "internvl")
+    inputs = inputs_of(row)
+    ids = inputs["input_ids"][1]
+    first = int((ids == IMAGE).nonzero()[16])
+    inputs["input_ids"][1] = torch.cat([ids[:first], ids[-1:], ids[first:-1]])  # a word between the tiles
+    with torch.no_grad():
+        model_of(row)(**inputs)  # which the model itself takes
+    for method in (methods.UniformGrid(keep=0.5), methods.FastV(keep=0.5)):
+        refuse(model_of(row), method, r"one image a row, .* got \[1, 2\] places", inputs)
