@@ -254,3 +254,20 @@ def test_bad_values_of_every_field_are_refused(name):
 def test_row_seeds_are_whole():
     with pytest.raises(ValueError, match=r"seeds must be an int, got 0\.5"):
         build("random").choose(dataclasses.replace(make_cues(), seeds=[0.5, 1]))
+
+
+@pytest.mark.parametrize("name", methods.NAMES)
+def test_autocast_changes_nothing(name):
+    """Products of scores and of merged features keep their type, whatever the caller runs his model in."""
+    cues = make_cues(0)
+    method = build(name, 7)
+    for stage in range(len(method.schedule(32))):
+        told = dataclasses.replace(cues, stage=stage)
+        plain = method.choose(told)
+        with torch.autocast("cpu", torch.bfloat16):
+            ours = method.choose(told)
+        assert torch.equal(ours.kept, plain.kept)
+        assert all(torch.equal(ours.scores[cue], scores) for cue, scores in plain.scores.items())
+        assert all(scores.dtype == torch.float32 for scores in ours.scores.values())
+        if plain.features is not None:
+            assert torch.equal(ours.features, plain.features)
