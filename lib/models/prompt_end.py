@@ -7,6 +7,7 @@ far where there is no cache, an answer that is scored. Where the prompt ends is 
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -16,13 +17,14 @@ from torch import Tensor, nn
 
 from lib.models.borrowed import arguments
 from lib.models.choosing import Decision
+from lib.models.guards import Uncopied
 from lib.models.record import Call, Trace
 
 IGNORED = -100  # label of a column that no loss counts
 PIXELS = ("pixel_values", "pixel_values_videos")
 BYPASSED = (
-    "nothing can be pruned where a part of the model runs past the hooks of prune, as one does that was compiled and run "
-    "before; prune the model that is not compiled"
+    "nothing can be pruned where a part of the model runs past the hooks of prune, as one does that was traced, exported or "
+    "captured; call the model itself"
 )
 
 
@@ -42,16 +44,17 @@ class Run:
 
 
 @dataclass
-class PromptEnd:
+class PromptEnd(Uncopied, threading.local):
     """Where prompts end: as the caller says, else before the labels, else where the input of `generate` ends.
 
-    `given` are columns of the input, padding included, one number for all samples or one each.
+    Each thread's calls are its own. `given` are columns of the input, padding included, one number for all samples or one each.
     """
 
     given: int | list[int] | None
     trace: Trace
     labels: Tensor | None = None
     runs: list[Run] = field(default_factory=list)
+    pruned: int = 0  # prompts so far
     awaited: int = 0  # prompts that must have been pruned when the forward under way ends
 
     def install(self, model: nn.Module, stack: ExitStack) -> None:
@@ -72,10 +75,10 @@ class PromptEnd:
         self.trace.ran = True
         given = arguments(module, args, kwargs) if args else kwargs
         self.labels = given.get("labels")
-        self.awaited = self.trace.pruned + _holds_image(given)
+        self.awaited = self.pruned + _holds_image(given)
 
     def _leave(self, module: nn.Module, args: tuple, output) -> None:
-        if self.trace.pruned < self.awaited:
+        if self.pruned < self.awaited:
             raise ValueError(BYPASSED)
 
     def _noting(self, model: nn.Module, generate: Callable) -> Callable:
@@ -87,7 +90,7 @@ class PromptEnd:
                     "assistant_model must be another object than the model that is pruned (a copy made outside of prune "
                     "will do): a draft sees no image"
                 )
-            awaited = self.trace.pruned + _holds_image(kwargs)
+            awaited = self.pruned + _holds_image(kwargs)
             ids = args[0] if args else kwargs.get("inputs")
             ids = kwargs.get("input_ids") if ids is None else ids
             self.runs.append(Run(None if ids is None else ids.shape[1]))
@@ -95,7 +98,7 @@ class PromptEnd:
                 out = generate(*args, **kwargs)
             finally:
                 self.runs.pop()
-            if self.trace.pruned < awaited:
+            if self.pruned < awaited:
                 raise ValueError(BYPASSED)
             return out
 
@@ -153,7 +156,8 @@ class PromptEnd:
         return given.expand(samples).repeat_interleave(rows // samples)
 
     def remember(self, call: Call, projected: Tensor) -> None:
-        """Keep the choices of a prefill for the rest of the call of `generate`."""
+        """Keep the choices of a prefill for the rest of the call of `generate`, and count it."""
+        self.pruned += 1
         run = self.run
         if run is not None and run.columns is not None:
             run.ids = call.input_ids[:, : run.columns]

@@ -77,7 +77,7 @@ def prune(
         text. While running: a prompt that ends before its image does, rows without exactly one image, features
         encoded elsewhere, non-finite scores, and what would be silently wrong: static caches, chunked prefill,
         images on a filled cache, a second turn through `generate` on a cache that is short from layer 0 on, a
-        pruned model as its own draft, parts that run past the hooks, as one does that was compiled and run before.
+        pruned model as its own draft, parts that run past the hooks, as traced ones do.
     """
     model = unwrapped(model)
     anatomy = Anatomy.of(model)
@@ -102,7 +102,7 @@ def prune(
         yield trace
     if not trace.ran:
         warnings.warn(
-            "nothing was pruned: the model was not called inside prune, or ran past its hooks as a compiled one does",
+            "nothing was pruned: the model was not called inside prune, or ran past its hooks as a traced one does",
             NothingPruned,
             stacklevel=3,
         )
