@@ -456,7 +456,7 @@ def test_make_passes_the_model_on():
         "MODEL=llava-hf/llava-1.5-7b-hf", "BENCHMARKS=gqa,pope", "ARGS=--keep 64,128 --template vicuna"
     )
     assert (
-        "-m lib.study.live llava-hf/llava-1.5-7b-hf --benchmarks gqa,pope --keep 64,128 --template vicuna"
+        '-m lib.study.live "llava-hf/llava-1.5-7b-hf" --benchmarks "gqa,pope" --keep 64,128 --template vicuna'
         in told
     )
     assert "snakemake" not in told
