@@ -20,13 +20,12 @@ import torch
 from torch import Tensor, nn
 
 from lib.models.anatomy import Anatomy
-from lib.models.attention import Sight, glimpse, probe
+from lib.models.attention import Sight, probe
 from lib.models.borrowed import CACHE, arguments, cache_of, causal_mask
 from lib.models.caches import Cut, Record, record_of, remember
 from lib.models.choosing import Chooser, Decision
 from lib.models.columns import (
     kept_columns,
-    last_real,
     put_back,
     renumber,
     staying,
@@ -35,6 +34,7 @@ from lib.models.columns import (
     visual_columns,
 )
 from lib.models.guards import Uncopied
+from lib.models.inside import Inside
 from lib.models.pictures import Encoded, Picture, pack_numbers
 from lib.models.prompt_end import BYPASSED, PromptEnd
 from lib.models.record import Call, Trace
@@ -58,6 +58,7 @@ class Executor(Uncopied, threading.local):
     ) -> None:
         self.anatomy, self.method, self.needs = anatomy, method, needs
         self.watch, self.chooser, self.ends, self.trace = watch, chooser, ends, trace
+        self.inside = Inside(anatomy, needs)
         self.schedule = method.schedule(len(anatomy.layers))
         # Where every image gives one grid, a choice before the language model needs no prompt: it is made as the features
         # enter the projector. Elsewhere it waits for the prompt, at the language model's door.
@@ -209,7 +210,7 @@ class Executor(Uncopied, threading.local):
         self.ends.settle(call, len(pictures))
         self._recall(sizes)
         if self.needs.prompt or self.needs.words:
-            call.words = take(embeds, self._words(call.visual))
+            call.words = take(embeds, self.inside.words(call, call.visual))
         if self.schedule[0]:
             return kwargs
         decision = call.known[0] if call.known else self.decision
@@ -377,21 +378,17 @@ class Executor(Uncopied, threading.local):
                 "a second turn after layer 0, pass only new input_ids and the mask of the whole conversation"
             )
 
-    def _words(self, visual: Tensor) -> Tensor:
-        """Columns that are not visual, [B, T], of a sequence with `visual` [B, S] in it; rows with fewer are filled up."""
-        least = min(len(picture.rows) for picture in self.call.pictures)
-        return visual.to(torch.uint8).argsort(dim=1, stable=True)[:, : self.call.visual.shape[1] - least]
-
     def _prompt(self) -> dict[str, Tensor]:
         """The prompt's words as a method sees them, one row a sample."""
         call = self.call
         if not self.needs.hears:
             return {}
-        words = self._words(call.visual)
+        words = self.inside.words(call, call.visual)
         real = torch.ones_like(call.visual) if call.mask is None else call.mask != 0
         real = real & ~call.visual if call.asked is None else real & ~call.visual & call.asked
         valid = take(real, words) & (words > call.image_end[:, None])
-        call.sound["words"] = valid.any(1).all()
+        if call.words is not None:  # a method that reads what words say needs one; DART can do without
+            call.sound["words"] = valid.any(1).all()
         if not valid.is_cuda:  # here a read costs nothing, and a method would stumble over what is missing
             self._read_counts([len(picture.rows) for picture in call.pictures])
         told = {} if call.words is None else {"prompt": call.words[:: call.repeat]}
@@ -405,24 +402,8 @@ class Executor(Uncopied, threading.local):
 
     def _look(self, sight: Sight) -> None:
         call = self._running()
-        if not call.prefill or call.known:
-            return
-        visual, mask = call.state
-        if self.needs.attention:
-            call.attention = sight.row(last_real(mask, visual.shape[1]))
-        if self.needs.prompt:
-            call.prompt_attention = sight.rows(self._words(visual))
-        if self.needs.attended_keys:
-            call.keys = sight.key.transpose(1, 2)
-
-    def _look_ahead(self, module: nn.Module, hidden: Tensor, kwargs: dict) -> None:
-        """See how the layer `module`, about to run on `hidden`, would attend if nothing were cut."""
-        call = self.call
-        visual, mask = call.state
-        names = ("attention_mask", "position_embeddings")
-        told = {name: value for name, value in (kwargs | call.layer_kwargs).items() if name in names}
-        sight = glimpse(module.self_attn, module.input_layernorm(hidden), **told)
-        call.next_attention = sight.row(last_real(mask, visual.shape[1]))
+        if call.prefill and not call.known:
+            self.inside.look(call, sight)
 
     def _layer(self, number: int, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         call = self._running()
@@ -441,95 +422,21 @@ class Executor(Uncopied, threading.local):
             decision = call.known[len(call.cuts)]
         else:
             if self.needs.next_attention:
-                self._look_ahead(module, hidden, kwargs)
-            decision = self._choose(call.pictures, self._cues(module, hidden, before, kwargs))
-        index, positions = self._apply(number, decision, self._positions(kwargs, call.visual.shape[1]))
+                self.inside.look_ahead(call, module, hidden, kwargs)
+            seen = self.inside.cues(call, module, hidden, kwargs)
+            decision = self._choose(call.pictures, seen | self._prompt())
+        positions = self.inside.positions(call, kwargs, call.visual.shape[1])
+        index, positions = self._apply(number, decision, positions)
         call.places = positions
         local = index if before is None else torch.searchsorted(before.index.contiguous(), index.contiguous())
         short = take(hidden, local)
         if self.method.positions == "original":
             rotary = tuple(take(part, index) for part in kwargs["position_embeddings"])
         else:
-            rotary = self._rotary(short, positions)
+            rotary = self.inside.rotary(short, positions)
         mask = self._causal(number, short, call.cuts[-1].mask, kwargs)
         call.layer_kwargs = {"attention_mask": mask, "position_embeddings": rotary}
         return short
-
-    def _positions(self, kwargs: dict, length: int) -> Tensor:
-        """Position ids of the sequence as it came, with all their axes."""
-        for positions in (self.call.positions, kwargs.get("position_ids")):
-            if positions is not None:
-                return positions
-        return torch.arange(length, device=self.call.visual.device)[None]
-
-    def _rotary(self, hidden: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        positions = (
-            positions[-3:] if positions.ndim == 3 else positions
-        )  # the first of four axes counts the text
-        return self.anatomy.decoder.rotary_emb(hidden, position_ids=positions)
-
-    def _cues(self, module: nn.Module, hidden: Tensor, before: Cut | None, kwargs: dict) -> dict[str, Tensor]:
-        """What can be seen on entering the layer `module`, one row a sample, every token at its first place."""
-        call, needs = self.call, self.needs
-        one = slice(None, None, call.repeat)  # a beam search has expanded the rows, at prefill still alike
-        hidden = hidden[one]
-        columns, gone = call.columns[one], None
-        words = self._words(call.state[0])[one] if needs.hears else None
-        if before is not None:
-            gone = ~before.stays[one].gather(1, columns)
-            columns = torch.searchsorted(before.index[one].contiguous(), columns.contiguous())
-            columns = columns.clamp(max=hidden.shape[1] - 1)
-        entering = take(hidden, columns)
-        seen, told = {"features": entering}, {}  # [B, N, ...] and [B, T, ...]
-        if needs.keys:
-            seen["keys"] = module.self_attn.k_proj(
-                entering if needs.keys == "raw" else module.input_layernorm(entering)
-            )
-        if needs.attended_keys:
-            keys = self._turned_back(call.keys, kwargs)[one]
-            seen["attended_keys"] = take(keys, columns).flatten(2)
-            told["prompt_keys"] = take(keys, words).flatten(2)
-        if needs.final_states:
-            norm = self.anatomy.decoder.norm
-            seen["final_states"], told["prompt_states"] = norm(entering), norm(take(hidden, words))
-        if needs.rotary:
-            angles = self._angles(hidden, kwargs)
-            seen["rotary"], told["prompt_rotary"] = take(angles, columns), take(angles, words)
-        rows = ("attention", "next_attention", "prompt_attention")
-        for name in rows:
-            if getattr(call, name) is not None:
-                seen[name] = take(getattr(call, name)[one].movedim(-1, 1), columns)
-        if gone is not None:
-            seen = {
-                name: value.masked_fill(gone.reshape(*gone.shape, *[1] * (value.ndim - 2)), 0)
-                for name, value in seen.items()
-            }
-        seen |= {name: seen[name].movedim(1, -1) for name in rows if name in seen}
-        return seen | told | self._prompt()
-
-    def _turned_back(self, keys: Tensor, kwargs: dict) -> Tensor:
-        """Rotated keys [B, S', G, d] as they are where positions count from the first column that is not padding.
-
-        Attention knows differences of positions alone, the size of a key's coordinates does not: without this a row would
-        depend on how far its batch mates pad it.
-        """
-        mask = self.call.state[1]
-        if mask is None:
-            return keys
-        first = (mask != 0).to(torch.uint8).argmax(1, keepdim=True)
-        angles = (kwargs | self.call.layer_kwargs)["position_embeddings"]
-        cosine, sine = (take(part, first)[:, :, None] for part in angles)
-        half = keys.shape[-1] // 2
-        return keys * cosine - torch.cat([-keys[..., half:], keys[..., :half]], -1) * sine
-
-    def _angles(self, hidden: Tensor, kwargs: dict) -> Tensor:
-        """Cosines and sines of the rotary angles of the sequence as it is now, side by side, one row a sample: float32."""
-        call = self.call
-        positions = call.places
-        if positions is None:
-            positions = self._positions(kwargs, call.visual.shape[1])
-        angles = torch.cat(self._rotary(hidden.float(), positions), -1)
-        return angles[:: call.repeat] if len(angles) > 1 else angles
 
     def _step(self, number: int, module: nn.Module, hidden: Tensor, kwargs: dict) -> Tensor:
         """A generation step on entering a cut's layer, whose cache is shorter than that of the layers before."""
@@ -538,8 +445,8 @@ class Executor(Uncopied, threading.local):
         call.layer_kwargs = {"attention_mask": mask}
         if call.record.positions == "renumbered":
             cut = next(cut for cut in call.record.cuts if cut.layer == number)
-            positions = self._positions(kwargs, hidden.shape[1]) - cut.fewer
-            call.layer_kwargs["position_embeddings"] = self._rotary(hidden, positions)
+            positions = self.inside.positions(call, kwargs, hidden.shape[1]) - cut.fewer
+            call.layer_kwargs["position_embeddings"] = self.inside.rotary(hidden, positions)
         return hidden
 
     def _causal(self, number: int, hidden: Tensor, mask: Tensor | None, kwargs: dict) -> Tensor | None:

@@ -331,3 +331,17 @@ def test_a_loss_reaches_the_pixels_through_merged_tokens(model, tiny, pair, name
     patches = inputs["pixel_values"].grad[0].reshape(3, 4, 14, 4, 14).abs().sum((0, 2, 4))
     assert (patches > 0).all()
     model.zero_grad()
+
+
+def test_dart_takes_a_prompt_that_ends_with_the_image(any_model, tiny):
+    inputs, kept = tiny.inputs((0, 0)), []
+    for method in (methods.Dart(keep=9), methods.Dart(keep=9, text_pivots=0)):
+        with prune(any_model, method) as trace, torch.no_grad():
+            any_model(**inputs)
+        kept.append(torch.stack(trace.kept))
+    assert torch.equal(*kept)
+    with (
+        pytest.raises(ValueError, match="a word between the image and the end of the prompt"),
+        prune(any_model, methods.SparseVLM(keep=4)),
+    ):
+        any_model(**inputs)
