@@ -97,8 +97,9 @@ class DeSAP(Method):
     code: ClassVar[str] = "None released that could be found."
     ours: ClassVar[str] = (
         "The equations as printed. Read into them: post layer norm and visual projection for patches, text "
-        "projection for every text token, unit-length rows, start and end tokens counted, the projector's "
-        "input averaged, kept tokens in raster order; the short prompt counts its positions anew unless `positions` says original."
+        "projection for every text token, unit-length rows, start and end tokens counted, a question too long for the "
+        "text tower encoded in segments with start and end of their own, the projector's input averaged, kept tokens in "
+        "raster order; the short prompt counts its positions anew unless `positions` says original."
     )
 
     share: float = 0.5  # paper section 4.3: k1 = k2 = K / 2
