@@ -57,7 +57,7 @@ def decoder(scale: float = 1.0) -> tuple[training.Phase, ...]:
     mixed = ((0.15, THREE), (0.45, FIVE), (0.40, WHOLE))
     whole = ((0.10, THREE), (0.20, FIVE), (0.70, WHOLE))
     plan = (
-        (900, 8, 1e-3, few, (3, 3, 4, 3, 1, 1, 5)),
+        (900, 8, 1.5e-3, few, (3, 3, 4, 3, 1, 1, 5)),
         (500, 10, 1e-3, mixed, (3, 3, 4, 3, 1, 1, 5)),
         (1200, 12, 1e-3, whole, (2, 2, 5, 2, 2, 1, 6)),
     )
