@@ -52,16 +52,6 @@ def take_positions(positions: Tensor, index: Tensor) -> Tensor:
     return rows.gather(-1, index.expand(*rows.shape[:-1], -1))
 
 
-def put_back(states: Tensor, index: Tensor, length: int, stays: Tensor | None = None) -> Tensor:
-    """The inverse of `take`: [B, n, D] -> [B, length, D] with zeros where nothing was taken.
-
-    `stays` [B, n] bool tells fillers from columns that were kept; None: all were.
-    """
-    states = states if stays is None else states.masked_fill(~stays[..., None], 0.0)
-    full = states.new_zeros(states.shape[0], length, states.shape[2])
-    return full.scatter(1, index[..., None].expand_as(states), states)
-
-
 def renumber(positions: Tensor, index: Tensor, stays: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
     """Position ids of the columns that stay, without gaps where columns were dropped.
 

@@ -26,7 +26,6 @@ from lib.models.caches import Cut, Record, record_of, remember
 from lib.models.choosing import Chooser, Decision
 from lib.models.columns import (
     kept_columns,
-    put_back,
     renumber,
     staying,
     take,
@@ -40,6 +39,7 @@ from lib.models.prompt_end import BYPASSED, PromptEnd
 from lib.models.record import Call, Trace
 from lib.models.refusals import WHOLE_AGAIN, check_form, runs_of, told_counts
 from lib.models.vision import Watch
+from lib.models.whole import hand_back, predicted
 from lib.pruning.methods import Method, Needs
 
 
@@ -270,12 +270,15 @@ class Executor(Uncopied, threading.local):
         call = self.call
         visual, before = call.visual, call.cuts[-1] if call.cuts else None
         sizes = [len(picture.rows) for picture in call.pictures]
-        if not call.known:
-            self._read_counts(sizes, decision)
         marks = visual.new_zeros(len(sizes), max(sizes))
         for row, kept in zip(marks, decision.kept, strict=True):
             row.index_fill_(0, kept, True)
         stays = staying(visual, marks.repeat_interleave(call.repeat, 0))
+        real = torch.ones_like(visual) if call.mask is None else call.mask != 0
+        if call.labels is not None and len(call.cuts) + 1 == len(self.schedule):
+            call.sound["labels"] = predicted(call.labels, stays, real, call.prompt_end)
+        if not call.known:
+            self._read_counts(sizes, decision)
         lost = {size - len(kept) for size, kept in zip(sizes, decision.kept, strict=True)}
         total = visual.shape[1]
         present = None
@@ -285,7 +288,6 @@ class Executor(Uncopied, threading.local):
         short = None if call.mask is None else take(call.mask, index)
         if len(lost) > 1:  # rows that lost more than others hold fillers, which count as padding
             short = (torch.ones_like(index) if short is None else short) * stays.gather(1, index)
-        real = torch.ones_like(visual) if call.mask is None else call.mask != 0
         if self.method.positions == "original":
             positions, fewer = take_positions(positions, index), 0
         else:
@@ -321,7 +323,10 @@ class Executor(Uncopied, threading.local):
             raise ValueError(told_counts(rows, expected))
         faults = {
             "prompt_length": f"prompt_length must reach behind the image, got {self.ends.given}",
-            "words": f"input_ids must have a word between the image and the end of the prompt, which {name} reads",
+            "words": f"input_ids must have a word between the image and the end of the prompt, which {name} reads; where labels "
+            "cover the question, prune(..., prompt_length=...) tells where it ends",
+            "labels": "labels must be -100 behind columns that were dropped, as on those of the image: only the first behind "
+            "the prompt has another column to predict it",
             "finite": f"scores of {name} must be finite, got NaN or infinity",
             "ascending": f"kept must be ascending and within the {most} visual tokens",
             "there": f"kept must be among the tokens that {name} left at its cut before",
@@ -389,7 +394,9 @@ class Executor(Uncopied, threading.local):
         valid = take(real, words) & (words > call.image_end[:, None])
         if call.words is not None:  # a method that reads what words say needs one; DART can do without
             call.sound["words"] = valid.any(1).all()
-        if not valid.is_cuda:  # here a read costs nothing, and a method would stumble over what is missing
+        if (
+            valid.device.type == "cpu"
+        ):  # here a read costs nothing, and a method would stumble over what is missing
             self._read_counts([len(picture.rows) for picture in call.pictures])
         told = {} if call.words is None else {"prompt": call.words[:: call.repeat]}
         return told | {"prompt_valid": valid[:: call.repeat]}
@@ -456,6 +463,7 @@ class Executor(Uncopied, threading.local):
         """Give the states back their columns and let the cache remember what it lacks."""
         call, self.call = self.call, None
         if not call.prefill:
+            hand_back(output, call.record.cuts, None)
             return output
         if len(call.cuts) < len(self.schedule):
             raise ValueError(BYPASSED)
@@ -463,10 +471,9 @@ class Executor(Uncopied, threading.local):
         if cache is not None:
             deltas = getattr(self.anatomy.core, "rope_deltas", None)
             if deltas is not None:
-                deltas = deltas.repeat_interleave(len(call.input_ids) // len(deltas), 0)
+                deltas = deltas.repeat_interleave(max(1, len(call.input_ids) // len(deltas)), 0)
             remember(cache, Record(self.method.positions, tuple(call.cuts), call.behind, deltas))
         self.trace.pruned += 1
         self.ends.remember(call, self.encoded.projected)
-        last = call.cuts[-1]
-        output.last_hidden_state = put_back(output.last_hidden_state, last.index, last.total, last.alive)
+        hand_back(output, call.cuts, call.prompt_end)
         return output

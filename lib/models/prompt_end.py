@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import threading
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -19,8 +20,8 @@ from lib.models.borrowed import arguments
 from lib.models.choosing import Decision
 from lib.models.guards import Uncopied
 from lib.models.record import Call, Trace
+from lib.models.whole import IGNORED
 
-IGNORED = -100  # label of a column that no loss counts
 PIXELS = ("pixel_values", "pixel_values_videos")
 BYPASSED = (
     "nothing can be pruned where a part of the model runs past the hooks of prune, as one does that was traced, exported or "
@@ -126,15 +127,17 @@ class PromptEnd(Uncopied, threading.local):
         rows, length = call.visual.shape
         place = torch.arange(length, device=call.visual.device)
         last = call.image_end
-        if self.given is not None:
-            ends = self._ends(samples, rows, length).to(place.device)
-            call.sound["prompt_length"] = (ends > last).all()
-        elif call.labels is not None:
-            if call.labels.shape != call.input_ids.shape:
+        if call.labels is not None and call.labels.shape != call.input_ids.shape:
+            if self.given is None:
                 raise ValueError(
                     f"labels must have the shape of input_ids, {tuple(call.input_ids.shape)}, to tell where the prompt ends, "
                     f"got {tuple(call.labels.shape)}; prune(..., prompt_length=...) tells it otherwise"
                 )
+            call.labels = None  # of columns that are not known
+        if self.given is not None:
+            ends = self._ends(samples, rows, length).to(place.device)
+            call.sound["prompt_length"] = (ends > last).all()
+        elif call.labels is not None:
             answer = (call.labels != IGNORED) & (place > last[:, None])
             ends = torch.where(answer.any(1), answer.long().argmax(1), length)
         elif self.run is not None and (self.run.columns or length) < length:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lib.models.caches import Cut, Record
 from lib.models.choosing import Decision
-from lib.models.columns import take
+from lib.models.columns import last_real, take
 from lib.models.pictures import Picture
 from lib.pruning.methods import Method
 
@@ -97,6 +97,19 @@ class Call:
     def image_end(self) -> Tensor:
         """The last visual column of each row, [B]."""
         return (self.visual.long() * torch.arange(self.visual.shape[1], device=self.visual.device)).amax(1)
+
+    @property
+    def prompt_end(self) -> Tensor:
+        """The last column of each row's prompt that is not padding, [B]."""
+        mask = (
+            self.mask
+            if self.asked is None
+            else self.asked
+            if self.mask is None
+            else self.asked & (self.mask != 0)
+        )
+        last = last_real(mask, self.visual.shape[1])
+        return torch.as_tensor(last, device=self.visual.device).expand(len(self.visual))
 
     @property
     def state(self) -> tuple[Tensor, Tensor | None]:
