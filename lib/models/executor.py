@@ -32,12 +32,13 @@ from lib.models.columns import (
     take_positions,
     visual_columns,
 )
+from lib.models.conditions import read
 from lib.models.guards import Uncopied
 from lib.models.inside import Inside
 from lib.models.pictures import Encoded, Picture, pack_numbers
 from lib.models.prompt_end import BYPASSED, PromptEnd
 from lib.models.record import Call, Trace
-from lib.models.refusals import WHOLE_AGAIN, check_form, runs_of, told_counts
+from lib.models.refusals import WHOLE_AGAIN, check_form, runs_of
 from lib.models.vision import Watch
 from lib.models.whole import hand_back, predicted
 from lib.pruning.methods import Method, Needs
@@ -300,43 +301,10 @@ class Executor(Uncopied, threading.local):
         return index, positions
 
     def _read_counts(self, sizes: Sequence[int] | None, decision: Decision | None = None) -> dict[str, int]:
-        """The one place that reads the device: all conditions at once, which are returned.
-
-        Raises
-        ------
-        ValueError
-            If the rows of the prompt have other than `sizes` visual tokens (None: those of the model's grid, if it has
-            one), or if `decision` is faulty.
-        """
-        call, name, tokens = self.call, self.method.name, self.anatomy.tokens
-        counts = call.visual.sum(1)
-        sound = call.sound | ({} if decision is None else decision.sound)
-        call.sound = {}
-        read = torch.cat([counts, *(flag.to(counts)[None] for flag in sound.values())]).tolist()
-        rows, flags = read[: len(counts)], dict(zip(sound, read[len(counts) :], strict=True))
-        if sizes is not None:
-            expected = [size for size in sizes for _ in range(call.repeat)]
-        else:
-            expected = rows if tokens is None else [tokens] * len(rows)
-        most = max(expected)
-        if rows != expected:
-            raise ValueError(told_counts(rows, expected))
-        faults = {
-            "prompt_length": f"prompt_length must reach behind the image, got {self.ends.given}",
-            "words": f"input_ids must have a word between the image and the end of the prompt, which {name} reads; where labels "
-            "cover the question, prune(..., prompt_length=...) tells where it ends",
-            "labels": "labels must be -100 behind columns that were dropped, as on those of the image: only the first behind "
-            "the prompt has another column to predict it",
-            "finite": f"scores of {name} must be finite, got NaN or infinity",
-            "ascending": f"kept must be ascending and within the {most} visual tokens",
-            "there": f"kept must be among the tokens that {name} left at its cut before",
-            "genuine": "images must be encoded inside prune; the prompt holds other visual features than the latest",
-        }
-        for fault, told in faults.items():
-            if not flags.get(fault, True):
-                raise ValueError(told)
-        call.behind = flags.get("behind", call.behind)
-        return flags
+        """Read from the device what has to hold by now, see `conditions.read`."""
+        if sizes is None and self.anatomy.tokens is not None:
+            sizes = [self.anatomy.tokens] * len(self.call.input_ids)
+        return read(self.call, sizes, decision, self.method.name, self.ends.given)
 
     def _continue(self, embeds: Tensor, kwargs: dict) -> dict:
         """A forward on a filled cache: generation steps, candidates of assisted decoding, a second turn."""

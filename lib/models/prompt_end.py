@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import threading
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field

@@ -37,9 +37,12 @@ def prune(
 ) -> Iterator[Trace]:
     """Prune the visual tokens in everything `model` does inside the context, `generate` included.
 
-    Logits keep the shape of the whole prompt, zero where a column was dropped; labels may cover any column
-    that stays. Callers go on speaking of the whole prompt (its masks, its position ids). One context serves
-    one batch of questions, as `text` and `evidence` belong to its samples. A cache filled here is of no use
+    Callers go on speaking of the whole prompt: its masks, its position ids, its labels. Logits and hidden states have its
+    columns, too, zero where a column was dropped, and attention is zero to and from it. One dropped column may still
+    predict: where the prompt ends with its image, the logits of its last column are those of the last column kept, so that
+    the first word behind an image has its likelihood. Other labels behind dropped columns are refused.
+
+    One context serves one batch of questions, as `text` and `evidence` belong to its samples. A cache filled here is of no use
     outside; its own methods move, repeat and drop rows as ever, and `crop` takes columns away as long as the image stays whole.
 
     Parameters
