@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
@@ -178,16 +179,14 @@ class PromptEnd(Uncopied, threading.local):
 
 def check_prompt_length(given) -> int | list[int] | None:
     """`prompt_length` of `prune` as a number or a list of numbers; anything else is refused."""
-    if isinstance(given, Tensor):
-        given = given.tolist() if not given.is_floating_point() and given.dtype != torch.bool else repr(given)
+    given = given.tolist() if hasattr(given, "tolist") else given
     numbers = given if isinstance(given, (list, tuple)) else [given]
-    if given is not None and (
-        not len(numbers) or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in numbers)
-    ):
+    whole = all(isinstance(number, Integral) and not isinstance(number, bool) for number in numbers)
+    if given is not None and not (numbers and whole and min(numbers) >= 1):
         raise ValueError(
             f"prompt_length must be a number of columns above 0, or one for each sample, got {given!r}"
         )
-    return list(given) if isinstance(given, (list, tuple)) else given
+    return list(given) if isinstance(given, tuple) else given
 
 
 def _holds_image(given: Mapping) -> bool:

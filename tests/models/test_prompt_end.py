@@ -110,7 +110,8 @@ def test_an_answer_does_not_choose(model, tiny, method, side):
         labels = labels_of(longer, ends, answer)
         assert kept_by(model, method, longer | {"labels": labels})[0] == alone
         assert kept_by(model, method, longer, prompt_length=ends)[0] == alone
-        assert kept_by(model, method, longer, prompt_length=ends.tolist())[0] == alone
+        assert kept_by(model, method, longer, prompt_length=ends.numpy())[0] == alone
+        assert kept_by(model, method, longer, prompt_length=tuple(ends.tolist()))[0] == alone
         longer, ends = told({name: value[:1] for name, value in inputs.items()}, answer[:1])
         assert kept_by(model, method, longer, prompt_length=int(ends[0]))[0] == alone[:1]
 
