@@ -1,5 +1,6 @@
 """Text tokens and patches in CLIP's joint space, against CLIP's own outputs."""
 
+import copy
 import threading
 
 import accelerate
@@ -253,6 +254,41 @@ def test_an_offloaded_pair_gives_the_same_cues(tiny, clip, pair):
     with torch.no_grad():
         ours, plain = (patches(layer, residual, norm, which.visual_projection)[0] for which in (moved, pair))
     assert torch.equal(ours, plain)
+
+
+@pytest.mark.parametrize("name", ["desap", "trim", "cdpruner", "multicue"])
+def test_an_offloaded_model_keeps_what_the_model_keeps(tiny, model, pair, name):
+    inputs, texts = tiny.inputs((5, 2)), ["what color is the star ?", "how many dots"]
+    kept, logits = [], []
+    for each in (model, accelerate.cpu_offload(copy.deepcopy(model))):
+        with prune(each, methods.make(name, keep=6), text=texts, clip=pair) as trace, torch.no_grad():
+            logits.append(each(**inputs).logits)
+        kept.append(trace.kept)
+    assert torch.equal(*logits)
+    assert all(map(torch.equal, *kept))
+
+
+def test_an_offloaded_model_finds_the_pair_of_its_checkpoint(tiny, model, clip, pair, tmp_path):
+    clip.save_pretrained(tmp_path / "clip")
+    pair.tokenizer.save_pretrained(tmp_path / "clip")
+    offloaded = accelerate.cpu_offload(copy.deepcopy(model))
+    offloaded.config._name_or_path = str(tmp_path)
+    inputs = tiny.inputs((5,))
+    for each, told in ((offloaded, None), (model, pair)):
+        with prune(each, methods.DeSAP(keep=6), text="how many dots", clip=told) as trace, torch.no_grad():
+            each(**inputs)
+        if each is offloaded:
+            found = trace.kept
+    assert torch.equal(found[0], trace.kept[0])
+
+
+def test_a_smaller_image_needs_the_embeddings_of_an_offloaded_tower(tiny, model):
+    offloaded = accelerate.cpu_offload(copy.deepcopy(model))
+    with (
+        prune(offloaded, methods.Downsample(keep=6)),
+        pytest.raises(ValueError, match=r"embeddings to take a smaller image, and they are offloaded"),
+    ):
+        offloaded(**tiny.inputs((5,)))
 
 
 def test_a_model_without_values_is_not_compared(tiny, pair):

@@ -86,6 +86,9 @@ def picture():
     return Image.fromarray(pixels.astype("uint8"))
 
 
+@pytest.mark.filterwarnings(
+    "ignore:__array_wrap__:DeprecationWarning"
+)  # transformers 5.17 with InternVL's tiles
 @pytest.mark.parametrize("row", [row for row in ROWS if row.name in PROCESSORS], ids=str)
 def test_every_family_loads_and_reads_a_picture(row, tmp_path):
     """Without torchvision, too, which the processors for videos need: nothing here shows one."""

@@ -18,19 +18,23 @@ import torch
 from transformers.generation import BaseStreamer
 
 from lib.models.anatomy import Anatomy
+from lib.models.borrowed import BEAMS_REPEAT_IMAGES
 from lib.models.prune import prune
 from lib.pruning import methods
 from testkit.common import close
 from testkit.families import IMAGE, ROWS, VIDEO, generate, inputs_of, model_of, single
 
-# A choice before the language model that reads the prompt and rewrites features, and one inside that reads attention and keys.
+# A choice before the language model that reads the prompt and rewrites features, one inside that reads attention and keys, and
+# one that cuts twice and looks ahead into the layer about to run.
 METHODS = (
     methods.DeSAP(keep=0.5, similarity="embedding"),
     methods.AdaptPrune(keep=0.5, radius=2.0),
 )
+ALL = (*METHODS, methods.PyramidDrop(keep=0.3, layers=(2, 3)))
 every_row = pytest.mark.parametrize("row", ROWS, ids=str)
 SOME = [row for row in ROWS if row.name in ("llava", "internvl", "qwen2_5_vl", "qwen3_vl")]  # a decoder each
 every_method = pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+all_methods = pytest.mark.parametrize("method", ALL, ids=lambda method: method.name)
 WORDS = {"suppress_tokens": [IMAGE, VIDEO, 60, 61], "eos_token_id": None, "max_new_tokens": 3}
 SPACIOUS = {"": "cpu"}
 
@@ -89,13 +93,31 @@ def in_threads(*works):
 @every_method
 def test_sampling(row, method):
     """Drawn from the best token alone, in several copies of a row, words are the greedy ones."""
+    if BEAMS_REPEAT_IMAGES and row.name in ("internvl", "qwen3_vl_video"):
+        pytest.skip(
+            "transformers 5.17 repeats tile by tile, and cannot repeat a video whose frames stand apart"
+        )
     model, inputs = model_of(row), inputs_of(row)
     with prune(model, method) as trace:
         greedy = model.generate(**inputs, **WORDS, do_sample=False)
         kept = trace.kept
         drawn = model.generate(**inputs, **WORDS, do_sample=True, top_k=1, num_return_sequences=2)
     assert torch.equal(drawn, greedy.repeat_interleave(2, 0))
-    assert all(map(torch.equal, trace.kept, kept))
+    assert all(map(torch.equal, trace.kept[:: 2 if BEAMS_REPEAT_IMAGES else 1], kept))
+
+
+@every_row
+@every_method
+def test_candidates(row, method):
+    """Words that a draft without an image proposes, or that the prompt holds already: checked in one forward, never chosen by."""
+    model, inputs = model_of(row), single(row, inputs_of(row), 1)
+    ways = [{"assistant_model": model_of(row, "eager")}, {"prompt_lookup_num_tokens": 3}]
+    with prune(model, method) as trace:
+        greedy = model.generate(**inputs, **WORDS, do_sample=False)
+        kept = trace.kept[0]
+        for way in ways:
+            assert torch.equal(model.generate(**inputs, **WORDS, **way, do_sample=False), greedy)
+            assert torch.equal(trace.kept[0], kept)
 
 
 @every_row
@@ -129,7 +151,7 @@ def test_two_threads_with_two_models(row, method):
 
 
 @every_row
-@every_method
+@all_methods
 def test_two_threads_with_one_model(row, method):
     """Two callers in one context: what a call is at is its thread's own."""
     model = model_of(row)
@@ -164,11 +186,14 @@ def dispatched(model, folder):
     [(row, place) for place in (dispatched, offloaded) for row in ROWS] + [(row, on_disk) for row in SOME],
     ids=lambda part: getattr(part, "__name__", str(part)),
 )
+@pytest.mark.filterwarnings(
+    "ignore:You are calling .generate:UserWarning"
+)  # of older transformers, which look at weights
 def test_accelerate(row, place, tmp_path):
     """Weights that are brought for a call alone, by hooks of accelerate's around every forward."""
     inputs = inputs_of(row)
     placed = place(copied(row), tmp_path)
-    for method in METHODS:
+    for method in ALL:
         assert same(forward(placed, inputs, method), forward(model_of(row), inputs, method))
     if place is not dispatched and hasattr(placed.model, "image_newline"):
         return  # `generate` itself reads the newline where it lies, pruned or not
@@ -200,7 +225,7 @@ def test_lora(row):
     """Beside and merged into the weights, an adapter gives the same."""
     inputs, wrapped = inputs_of(row), adapted(copied(row))
     merged = copy.deepcopy(wrapped).merge_and_unload().eval()
-    for method in METHODS:
+    for method in ALL:
         (ours, trace), (plain, expected) = (forward(model, inputs, method) for model in (wrapped, merged))
         assert all(map(torch.equal, trace.kept, expected.kept))
         close(ours, plain, 1e-4)
@@ -220,7 +245,7 @@ def test_autocast_that_keeps_everything_changes_no_bit(row, layer):
 
 
 @every_row
-@every_method
+@all_methods
 def test_autocast(row, method):
     """Scores are float32, and those of a run without it but for the rounding of what the model computes."""
     model, inputs = model_of(row), inputs_of(row)
@@ -228,9 +253,10 @@ def test_autocast(row, method):
     with torch.autocast("cpu", torch.bfloat16):
         logits, trace = forward(model, inputs, method)
     assert logits.isfinite().all()
-    for name, scores in trace.scores.items():
-        assert scores.dtype == torch.float32
-        torch.testing.assert_close(scores, plain.scores[name], atol=0.05, rtol=0.05, equal_nan=True)
+    assert all(scores.dtype == torch.float32 for scores in trace.scores.values())
+    if method in METHODS:  # what a second cut sees depends on a first choice that rounding may turn
+        for name, scores in trace.scores.items():
+            torch.testing.assert_close(scores, plain.scores[name], atol=0.05, rtol=0.05, equal_nan=True)
     assert [len(kept) for kept in trace.kept] == [len(kept) for kept in plain.kept]
 
 

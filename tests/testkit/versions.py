@@ -22,8 +22,8 @@ except ModuleNotFoundError:  # Python 3.10, where pytest brings it under its old
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / ".versions"
 BESIDES = (  # what tests/models and tests/pruning import besides; nothing that only notebooks or runs need
-    "hypothesis", "matplotlib", "numpy", "packaging", "pandas", "pillow", "pyarrow", "pytest", "pytest-timeout",
-    "pytest-xdist", "safetensors", "scikit-image", "scikit-learn", "scipy", "seaborn", "tabulate", "tqdm",
+    "accelerate", "hypothesis", "matplotlib", "numpy", "packaging", "pandas", "peft", "pillow", "pyarrow", "pytest",
+    "pytest-timeout", "pytest-xdist", "safetensors", "scikit-image", "scikit-learn", "scipy", "seaborn", "tabulate", "tqdm",
 )  # fmt: skip
 # Kernels for accelerators know neither transformers nor a model, and take as long as all the rest when interpreted.
 TESTS = ("tests/models", "tests/pruning", "--ignore=tests/pruning/test_kernels.py")
