@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from transformers import Cache
 
+from lib.models.borrowed import CACHE
+
 _RECORD = "_visual_token_record"  # name of the attribute on a cache that holds its `Record`
 
 
@@ -70,6 +72,19 @@ class Cut:
         )
 
 
+class Stay:
+    """Whether the context in which a cache was filled is still open; copies of the cache share it."""
+
+    def __init__(self, open: bool = True) -> None:
+        self.open = open
+
+    def __deepcopy__(self, memo: dict) -> Stay:
+        return self
+
+    def __reduce__(self):
+        return Stay, (False,)
+
+
 @dataclass
 class Record:
     """What a pruned cache must remember to go on; copies of a cache that share its layers share it, too.
@@ -79,12 +94,14 @@ class Record:
     positions : how they count, as in `Method`.
     cuts : in the order of the layers.
     behind : columns of the prompt behind the image, in the row with fewest.
+    stay : the context that the cache is in.
     deltas : [B, 1] by how much position ids are ahead of columns after an image of several axes; None without such.
     """
 
     positions: str
     cuts: tuple[Cut, ...]
     behind: int
+    stay: Stay
     deltas: Tensor | None = None
 
     @property
@@ -127,6 +144,15 @@ class Record:
 
 class Following:
     """A cache whose record follows the operations on its rows and columns; comes before the class that does them."""
+
+    def update(self, *args, **kwargs):
+        record = record_of(self)
+        if record is not None and not record.stay.open:
+            raise ValueError(
+                f"{CACHE} was filled inside prune and is of no use outside, where nothing knows which columns it lacks: go on "
+                "inside the context, or in a new one with the same method"
+            )
+        return super().update(*args, **kwargs)
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         super().reorder_cache(beam_idx)

@@ -33,6 +33,7 @@ from lib.models.columns import (
     visual_columns,
 )
 from lib.models.conditions import read
+from lib.models.gate import Gate
 from lib.models.guards import Uncopied
 from lib.models.inside import Inside
 from lib.models.pictures import Encoded, Picture, pack_numbers
@@ -55,10 +56,11 @@ class Executor(Uncopied, threading.local):
         watch: Watch,
         chooser: Chooser,
         ends: PromptEnd,
+        gate: Gate,
         trace: Trace,
     ) -> None:
         self.anatomy, self.method, self.needs = anatomy, method, needs
-        self.watch, self.chooser, self.ends, self.trace = watch, chooser, ends, trace
+        self.watch, self.chooser, self.ends, self.gate, self.trace = watch, chooser, ends, gate, trace
         self.inside = Inside(anatomy, needs)
         self.schedule = method.schedule(len(anatomy.layers))
         # Where every image gives one grid, a choice before the language model needs no prompt: it is made as the features
@@ -69,16 +71,16 @@ class Executor(Uncopied, threading.local):
         self.call: Call | None = None
 
     def install(self, stack: ExitStack) -> None:
-        parts, first = self.anatomy, self.schedule[0]
+        parts, first, guard = self.anatomy, self.schedule[0], self.gate.hook
         before = [(parts.core, self._core), (parts.projector, self._project), (parts.decoder, self._decode)]
         before += [(parts.layers[i], partial(self._layer, i)) for i in range(first, len(parts.layers))]
         for module, hook in before:
-            stack.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
-        stack.callback(parts.projector.register_forward_hook(self._projected).remove)
-        stack.callback(parts.decoder.register_forward_hook(self._decoded).remove)
+            stack.callback(module.register_forward_pre_hook(guard(hook), with_kwargs=True).remove)
+        stack.callback(parts.projector.register_forward_hook(guard(self._projected)).remove)
+        stack.callback(parts.decoder.register_forward_hook(guard(self._decoded)).remove)
         if self.needs.attention or self.needs.prompt or self.needs.attended_keys:
             for layer in self.schedule:
-                stack.enter_context(probe(parts.layers[layer - 1].self_attn, self._look))
+                stack.enter_context(probe(parts.layers[layer - 1].self_attn, guard(self._look)))
         if parts.family.packs:
             # The one place where the model is told the sizes of images; `generate` calls it outside any forward.
             parts.core.pack_image_features = self._packing(parts.core.pack_image_features)
@@ -106,7 +108,9 @@ class Executor(Uncopied, threading.local):
 
         @functools.wraps(pack)
         def packing(*args, **kwargs):
-            self.encoded.packed = pack_numbers(pack, inspect.signature(pack).bind(*args, **kwargs).arguments)
+            if self.gate.within:
+                given = inspect.signature(pack).bind(*args, **kwargs).arguments
+                self.encoded.packed = pack_numbers(pack, given)
             return pack(*args, **kwargs)
 
         return packing
@@ -137,6 +141,8 @@ class Executor(Uncopied, threading.local):
                 "model runs as a copy of the one being pruned (on another device?): call that one"
             )
         self.trace.ran, labels = True, self.ends.take_labels()
+        if self.gate.foreign and self.ends.run is None:
+            self.encoded = None  # of an earlier call; images of this one come with it
         bound = arguments(module, args, kwargs)
         if bound.get("input_ids") is None:
             raise ValueError(
@@ -188,7 +194,9 @@ class Executor(Uncopied, threading.local):
         call.visual = self._is_visual(call.input_ids)
         if self.encoded is None:
             self._read_counts(None)
-            raise ValueError("images must be encoded inside prune; no image went through the vision tower")
+            raise ValueError(
+                f"images must be encoded inside prune; no image went through the vision tower{self.gate.hint}"
+            )
         pictures = self._pictures(lambda: runs_of(call.visual))
         sizes = [len(picture.rows) for picture in pictures]
         if length < max(sizes):
@@ -311,7 +319,7 @@ class Executor(Uncopied, threading.local):
         call, cache = self.call, cache_of(kwargs)
         record = record_of(cache)
         if record is None or (record.schedule, record.positions) != (self.schedule, self.method.positions):
-            raise ValueError(f"{CACHE} was not filled by this method inside prune")
+            raise ValueError(f"{CACHE} was not filled by this method inside prune{self.gate.hint}")
         if record.rows != embeds.shape[0]:
             raise ValueError(
                 f"{CACHE} holds {record.rows} rows, got {embeds.shape[0]} of input_ids: rows of a pruned cache are moved by "
@@ -321,7 +329,7 @@ class Executor(Uncopied, threading.local):
         seen = held + record.before
         positions = kwargs.get("position_ids")
         self._check_turn(seen, new, positions, record)
-        call.record = record
+        call.record, record.stay = record, self.gate.stay
         call.short_masks = {cut.layer: cut.extend(call.mask, seen + new) for cut in record.cuts}
         if not record.before and record.schedule[0]:
             return kwargs
@@ -440,7 +448,9 @@ class Executor(Uncopied, threading.local):
             deltas = getattr(self.anatomy.core, "rope_deltas", None)
             if deltas is not None:
                 deltas = deltas.repeat_interleave(max(1, len(call.input_ids) // len(deltas)), 0)
-            remember(cache, Record(self.method.positions, tuple(call.cuts), call.behind, deltas))
+            remember(
+                cache, Record(self.method.positions, tuple(call.cuts), call.behind, self.gate.stay, deltas)
+            )
         self.trace.pruned += 1
         self.ends.remember(call, self.encoded.projected)
         hand_back(output, call.cuts, call.prompt_end)

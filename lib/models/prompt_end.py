@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from lib.models.borrowed import arguments
 from lib.models.choosing import Decision
+from lib.models.gate import Gate
 from lib.models.guards import Uncopied
 from lib.models.record import Call, Trace
 from lib.models.whole import IGNORED
@@ -53,6 +54,7 @@ class PromptEnd(Uncopied, threading.local):
 
     given: int | list[int] | None
     trace: Trace
+    gate: Gate
     labels: Tensor | None = None
     runs: list[Run] = field(default_factory=list)
     pruned: int = 0  # prompts so far
@@ -60,8 +62,8 @@ class PromptEnd(Uncopied, threading.local):
 
     def install(self, model: nn.Module, stack: ExitStack) -> None:
         """Watch `model(...)` and `model.generate(...)`."""
-        stack.callback(model.register_forward_pre_hook(self._enter, with_kwargs=True).remove)
-        stack.callback(model.register_forward_hook(self._leave).remove)
+        stack.callback(model.register_forward_pre_hook(self.gate.hook(self._enter), with_kwargs=True).remove)
+        stack.callback(model.register_forward_hook(self.gate.hook(self._leave)).remove)
         before = vars(model).get("generate")
         restore = functools.partial(setattr, model, "generate", before) if before else None
         stack.callback(restore or functools.partial(delattr, model, "generate"))
@@ -85,6 +87,13 @@ class PromptEnd(Uncopied, threading.local):
     def _noting(self, model: nn.Module, generate: Callable) -> Callable:
         @functools.wraps(generate)
         def noting(*args, **kwargs):
+            self.gate.enter()
+            try:
+                return noted(*args, **kwargs) if self.gate.within else generate(*args, **kwargs)
+            finally:
+                self.gate.leave()
+
+        def noted(*args, **kwargs):
             self.trace.ran = True
             if kwargs.get("assistant_model") is model:
                 raise ValueError(

@@ -14,6 +14,7 @@ from lib.models.anatomy import Anatomy
 from lib.models.choosing import BUDGETS, Chooser
 from lib.models.clip import ClipPair, check_pair, encode_text, load
 from lib.models.executor import Executor
+from lib.models.gate import Gate, alone
 from lib.models.guards import uncompiled, unwrapped
 from lib.models.offload import device_of
 from lib.models.prompt_end import NothingPruned, PromptEnd, check_prompt_length
@@ -42,15 +43,16 @@ def prune(
     predict: where the prompt ends with its image, the logits of its last column are those of the last column kept, so that
     the first word behind an image has its likelihood. Other labels behind dropped columns are refused.
 
-    One context serves one batch of questions, as `text` and `evidence` belong to its samples. A cache filled here is of no use
-    outside; its own methods move, repeat and drop rows as ever, and `crop` takes columns away as long as the image stays whole.
+    One context serves one batch of questions, as `text` and `evidence` belong to its samples. A cache filled here refuses to
+    be used outside; its own methods move, repeat and drop rows as ever, and `crop` takes columns away as long as the image stays whole.
 
     Parameters
     ----------
     model : of a class in `anatomy.FAMILIES`, one image (or, with Qwen-VL, one video) a sample. Left as it was on exit,
         also after an exception. Wrappers that only pass calls on are seen through: `torch.compile`, a parallel one on one
-        device, PEFT's adapters, a pipeline. Compiled code runs as plain Python while the context is open. Threads may call
-        the model at once; each choice is that of the thread's own call, and the trace that of the latest.
+        device, PEFT's adapters, a pipeline. Compiled code runs as plain Python while the context is open. Other threads
+        may call the model, too: calls that begin inside the context are pruned, each by its own choice, and the context ends
+        when they have; the trace is that of the latest.
     method : `method.positions` "original" leaves each kept token its position id, and decoding goes on
         after the whole prompt; "renumbered" gives contiguous ids, as if the prompt had been born short. Ids of several
         axes (Qwen-VL) keep their order and close their gaps, see `columns.renumber`.
@@ -84,9 +86,6 @@ def prune(
     """
     model = unwrapped(model)
     anatomy = Anatomy.of(model)
-    hooks = anatomy.core._forward_pre_hooks.values()
-    if any(isinstance(getattr(hook, "__self__", None), Executor) for hook in hooks):
-        raise ValueError("model is being pruned already; leave that context first")
     needs = method.needs()
     _check(method, needs, anatomy)
     check_option("budget", budget, BUDGETS)
@@ -94,14 +93,17 @@ def prune(
     trace = Trace(method=method, grid=anatomy.grid, layers=len(anatomy.layers))
     if needs.saliency_layer is not None:
         trace.saliency = "cls" if anatomy.family.cls else "received"
-    ends = PromptEnd(check_prompt_length(prompt_length), trace)
+    gate = Gate()
+    ends = PromptEnd(check_prompt_length(prompt_length), trace, gate)
     with ExitStack() as stack:
+        stack.enter_context(alone(anatomy.core))
         stack.enter_context(uncompiled())
-        watch = Watch(anatomy, needs, given, anatomy.grid and method.lattice(anatomy.grid))
+        watch = Watch(anatomy, needs, given, gate, anatomy.grid and method.lattice(anatomy.grid))
         watch.install(stack)
         chooser = Chooser(anatomy, method, needs, given, budget)
         ends.install(model, stack)
-        Executor(anatomy, method, needs, watch, chooser, ends, trace).install(stack)
+        Executor(anatomy, method, needs, watch, chooser, ends, gate, trace).install(stack)
+        gate.install(stack, model, anatomy.core)
         yield trace
     if not trace.ran:
         warnings.warn(

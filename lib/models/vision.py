@@ -17,6 +17,7 @@ from lib.models.anatomy import Anatomy
 from lib.models.attention import Sight, probe
 from lib.models.borrowed import kernel_name
 from lib.models.clip import ClipPair, TextCues, patches
+from lib.models.gate import Gate
 from lib.models.guards import Uncopied
 from lib.models.pictures import Encoded
 from lib.models.refusals import check_held
@@ -43,9 +44,14 @@ class Watch(Uncopied, threading.local):
     """
 
     def __init__(
-        self, anatomy: Anatomy, needs: Needs, given: Given, lattice: tuple[int, int] | None = None
+        self,
+        anatomy: Anatomy,
+        needs: Needs,
+        given: Given,
+        gate: Gate,
+        lattice: tuple[int, int] | None = None,
     ) -> None:
-        self.anatomy, self.needs, self.given = anatomy, needs, given
+        self.anatomy, self.needs, self.given, self.gate = anatomy, needs, given, gate
         self.lattice = None if lattice == anatomy.grid else lattice
         self.pixels: Tensor | None = None
         self.grids: list[list[int]] | None = None
@@ -55,8 +61,8 @@ class Watch(Uncopied, threading.local):
 
     def install(self, stack: ExitStack) -> None:
         """Put the hooks in place; `stack` takes them off again."""
-        layers = self.anatomy.vision_layers
-        tower = self.anatomy.tower.register_forward_pre_hook(self._start, with_kwargs=True)
+        layers, guard = self.anatomy.vision_layers, self.gate.hook
+        tower = self.anatomy.tower.register_forward_pre_hook(guard(self._start), with_kwargs=True)
         stack.callback(tower.remove)
         for name in ("saliency_layer", "vision_keys"):
             layer = getattr(self.needs, name)
@@ -65,14 +71,14 @@ class Watch(Uncopied, threading.local):
         if self.needs.saliency_layer is not None:
             self._check_whole(self.needs.saliency_layer % len(layers))
             attention = self.anatomy.vision_attention(self.needs.saliency_layer)
-            stack.enter_context(probe(attention, self._look))
+            stack.enter_context(probe(attention, guard(self._look)))
         if self.needs.vision_keys is not None:
             attention = self.anatomy.vision_attention(self.needs.vision_keys)
             fused = getattr(attention, "qkv", None)
             hook = partial(self._keys, attention.num_heads, fused is not None)
-            stack.callback((fused or attention.k_proj).register_forward_hook(hook).remove)
+            stack.callback((fused or attention.k_proj).register_forward_hook(guard(hook)).remove)
         if self.needs.patches is not None:
-            last = layers[-1].register_forward_pre_hook(self._last_layer, with_kwargs=True)
+            last = layers[-1].register_forward_pre_hook(guard(self._last_layer), with_kwargs=True)
             stack.callback(last.remove)
 
     def _check_whole(self, layer: int) -> None:

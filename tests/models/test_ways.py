@@ -153,9 +153,10 @@ def test_two_threads_with_two_models(row, method):
 @every_row
 @all_methods
 def test_two_threads_with_one_model(row, method):
-    """Two callers in one context: what a call is at is its thread's own."""
+    """Two callers in one context: what a call is at is its thread's own. Grids are the same, as Qwen-VL itself keeps the
+    latest image's offset of position ids in the model."""
     model = model_of(row)
-    asked = [single(row, inputs_of(row, seed=seed), seed % 2) for seed in (3, 4)]
+    asked = [single(row, inputs_of(row, seed=seed), 1) for seed in (3, 4)]
     with prune(model, method):
         plain = [generate(model, inputs) for inputs in asked]
         found = [None, None]
