@@ -1,59 +1,25 @@
 """The ways in which people call a model, each beside the plain call under the same method.
 
 `test_families` holds what a pruned call gives; this matrix, families times ways, holds that no way of calling changes it,
-and that none goes past the hooks unseen.
+and that none goes past the hooks unseen. What wraps a model is in `test_wrapped`, other threads' calls in `test_gate`.
 """
 
 from __future__ import annotations
 
 import copy
-import threading
-import warnings
-from contextlib import contextmanager
 
-import accelerate
-import peft
 import pytest
 import torch
 from transformers.generation import BaseStreamer
 
-from lib.models.anatomy import Anatomy
 from lib.models.borrowed import BEAMS_REPEAT_IMAGES
 from lib.models.prune import prune
 from lib.pruning import methods
 from testkit.common import close
-from testkit.families import IMAGE, ROWS, VIDEO, generate, inputs_of, model_of, single
+from testkit.families import IMAGE, VIDEO, generate, inputs_of, model_of, single
+from testkit.ways import METHODS, all_methods, copied, every_method, every_row, forward, in_threads, same
 
-# A choice before the language model that reads the prompt and rewrites features, one inside that reads attention and keys, and
-# one that cuts twice and looks ahead into the layer about to run.
-METHODS = (
-    methods.DeSAP(keep=0.5, similarity="embedding"),
-    methods.AdaptPrune(keep=0.5, radius=2.0),
-)
-ALL = (*METHODS, methods.PyramidDrop(keep=0.3, layers=(2, 3)))
-every_row = pytest.mark.parametrize("row", ROWS, ids=str)
-SOME = [row for row in ROWS if row.name in ("llava", "internvl", "qwen2_5_vl", "qwen3_vl")]  # a decoder each
-every_method = pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
-all_methods = pytest.mark.parametrize("method", ALL, ids=lambda method: method.name)
 WORDS = {"suppress_tokens": [IMAGE, VIDEO, 60, 61], "eos_token_id": None, "max_new_tokens": 3}
-SPACIOUS = {"": "cpu"}
-
-
-def forward(model, inputs, method):
-    """Logits and what was kept, without gradients."""
-    with torch.no_grad(), prune(model, method) as trace:
-        logits = model(**inputs).logits
-    return logits, trace
-
-
-def same(ours, plain):
-    """Equal to the last bit: logits and what was kept."""
-    return torch.equal(ours[0], plain[0]) and all(map(torch.equal, ours[1].kept, plain[1].kept))
-
-
-def copied(row):
-    """A model of this row that a test may change."""
-    return copy.deepcopy(model_of(row))
 
 
 class Heard(BaseStreamer):
@@ -67,26 +33,6 @@ class Heard(BaseStreamer):
 
     def end(self):
         self.ended = True
-
-
-def in_threads(*works):
-    """Run the works at the same time and hand on the first error of any."""
-    errors, gate = [], threading.Barrier(len(works))
-
-    def run(work):
-        try:
-            gate.wait(60)
-            work()
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=run, args=(work,)) for work in works]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(120)
-    if errors:
-        raise errors[0]
 
 
 @every_row
@@ -170,69 +116,6 @@ def test_two_threads_with_one_model(row, method):
         assert all(map(torch.equal, ours.logits, theirs.logits))
 
 
-def offloaded(model, folder):
-    return accelerate.cpu_offload(model)
-
-
-def on_disk(model, folder):
-    return accelerate.disk_offload(model, folder)
-
-
-def dispatched(model, folder):
-    return accelerate.dispatch_model(model, SPACIOUS, force_hooks=True)
-
-
-@pytest.mark.parametrize(
-    ("row", "place"),
-    [(row, place) for place in (dispatched, offloaded) for row in ROWS] + [(row, on_disk) for row in SOME],
-    ids=lambda part: getattr(part, "__name__", str(part)),
-)
-@pytest.mark.filterwarnings(
-    "ignore:You are calling .generate:UserWarning"
-)  # of older transformers, which look at weights
-def test_accelerate(row, place, tmp_path):
-    """Weights that are brought for a call alone, by hooks of accelerate's around every forward."""
-    inputs = inputs_of(row)
-    placed = place(copied(row), tmp_path)
-    for method in ALL:
-        assert same(forward(placed, inputs, method), forward(model_of(row), inputs, method))
-    if place is not dispatched and hasattr(placed.model, "image_newline"):
-        return  # `generate` itself reads the newline where it lies, pruned or not
-    method = METHODS[1]
-    with prune(model_of(row), method):
-        words = generate(model_of(row), inputs).sequences
-    with prune(placed, method):
-        assert torch.equal(generate(placed, inputs).sequences, words)
-
-
-@contextmanager
-def peft_of_another_transformers():
-    """PEFT reads names that transformers is about to drop."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*gradient_checkpointing.*", FutureWarning)
-        yield
-
-
-def adapted(model):
-    """LoRA on every projection of queries, keys and values, in both towers, with weights that are not zero."""
-    names = ["q_proj", "k_proj", "v_proj", "qkv"]
-    with peft_of_another_transformers():
-        config = peft.LoraConfig(r=2, target_modules=names, init_lora_weights=False)
-        return peft.get_peft_model(model, config).eval()
-
-
-@every_row
-def test_lora(row):
-    """Beside and merged into the weights, an adapter gives the same."""
-    inputs, wrapped = inputs_of(row), adapted(copied(row))
-    merged = copy.deepcopy(wrapped).merge_and_unload().eval()
-    for method in ALL:
-        (ours, trace), (plain, expected) = (forward(model, inputs, method) for model in (wrapped, merged))
-        assert all(map(torch.equal, trace.kept, expected.kept))
-        close(ours, plain, 1e-4)
-        assert not torch.equal(plain, forward(model_of(row), inputs, method)[0])
-
-
 @every_row
 @pytest.mark.parametrize("layer", [0, 2])
 def test_autocast_that_keeps_everything_changes_no_bit(row, layer):
@@ -307,66 +190,6 @@ def test_dropout(row):
     assert torch.equal(gradients(model, inputs, whole, seed=0)[0], plain)
     for method in METHODS:
         assert gradients(model, inputs, method, seed=0)[0].isfinite().all()
-
-
-@pytest.mark.parametrize("row", SOME, ids=str)
-def test_compiled_parts(row):
-    """Layers compiled and run before, a projector replaced by its compiled self, a layer compiled inside the context."""
-    model, inputs = copied(row), inputs_of(row)
-    core = model.model
-    with torch.no_grad():
-        plain = model(**inputs).logits
-    core.language_model.layers[2].compile(backend="eager")
-    merger = Anatomy.of(model).family.projector
-    parent, _, name = merger.rpartition(".")
-    setattr(model.get_submodule(parent), name, torch.compile(model.get_submodule(merger), backend="eager"))
-    with torch.no_grad():
-        assert torch.equal(model(**inputs).logits, plain)
-    for method in METHODS:
-        assert same(forward(model, inputs, method), forward(model_of(row), inputs, method))
-    with torch.no_grad():
-        with prune(model, METHODS[1]):
-            core.language_model.layers[3].compile(backend="eager")
-            model(**inputs)
-        assert torch.equal(model(**inputs).logits, plain)
-
-
-def by_itself(model):
-    model.compile(backend="eager")
-    return model
-
-
-def by_its_forward(model):
-    model.forward = torch.compile(model.forward, backend="eager")
-    return model
-
-
-def by_its_core(model):
-    model.model.compile(backend="eager")
-    return model
-
-
-def by_a_wrapper(model):
-    return torch.compile(model, backend="eager")
-
-
-@pytest.mark.parametrize(
-    "build", [by_itself, by_its_forward, by_its_core, by_a_wrapper], ids=lambda build: build.__name__
-)
-def test_compiled_models(build):
-    """Compiled and run before, compiled while pruned: what the graph holds decides nothing, and no graph keeps hooks."""
-    row = ROWS[0]
-    inputs = inputs_of(row)
-    with torch.no_grad():
-        plain = model_of(row)(**inputs).logits
-    model = build(copied(row))
-    with torch.no_grad():
-        if build is by_itself:  # the others' graphs are made after the context
-            assert torch.equal(model(**inputs).logits, plain)
-    for method in METHODS:
-        assert same(forward(model, inputs, method), forward(model_of(row), inputs, method))
-    with torch.no_grad():
-        assert torch.equal(model(**inputs).logits, plain)
 
 
 @every_row
