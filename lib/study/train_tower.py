@@ -22,7 +22,7 @@ from lib.models import embedded
 from lib.models.embedded import END, PAD, START, Sizes
 from lib.study.drawing import onto
 from lib.study.fitting import Half, fit, phase_at
-from lib.study.questions import caption
+from lib.study.questions import caption, evidence_mask
 from lib.study.scenes import BADGE, CARD, OBJECT, PATCH, Layout, generate
 
 
@@ -263,8 +263,11 @@ def train_tower(
 
 
 @torch.no_grad()
-def probe(vision, scenes_train, scenes_test, layer: int = -2) -> dict[str, float]:
-    """Accuracy of linear probes for every attribute at the patch in the middle of its item, on unseen pictures."""
+def probe(vision, scenes_train, scenes_test, layer: int = -2, boxes: bool = False) -> dict[str, float]:
+    """Accuracy of linear probes for every attribute at the patch in the middle of its item, on unseen pictures.
+
+    With `boxes` a probe reads the mean over the patches of the item's box: in the hole of a large ring there is no ring.
+    """
     from sklearn.linear_model import LogisticRegression
 
     sets, device = {}, vision.embeddings.class_embedding.device
@@ -277,6 +280,14 @@ def probe(vision, scenes_train, scenes_test, layer: int = -2) -> dict[str, float
         middle = scenes.box.reshape(*scenes.kind.shape, 2, 2).mean(2).astype(int) // PATCH  # column, row
         patch = middle[..., 1] * scenes.layout.grid[1] + middle[..., 0]
         at = np.take_along_axis(features, patch[..., None], 1)
+        if boxes:
+            grid = scenes.layout.grid
+            at = np.array(
+                [
+                    [some[evidence_mask(box[None], grid)].mean(0) for box in found]
+                    for some, found in zip(features, scenes.box, strict=True)
+                ]
+            )
         objects, cards, badges = (scenes.kind == kind for kind in (OBJECT, CARD, BADGE))
         sets[part] = {
             "shape": (at[objects], scenes.shape[objects]),

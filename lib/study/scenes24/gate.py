@@ -60,7 +60,7 @@ def probes(loaded: Loaded, layout: Layout, pictures: int = 400) -> dict[str, flo
     """Accuracy of linear probes of the tower's states that the decoder reads; test pictures, half as many as it learns from."""
     seen = generate(np.random.default_rng([24, SEED, 5]), pictures, layout)
     rest = generate(np.random.default_rng([24, SEED, 6]), pictures // 2, layout, "test")
-    return train_tower.probe(loaded.model.model.vision_tower, seen, rest)
+    return train_tower.probe(loaded.model.model.vision_tower, seen, rest, boxes=True)
 
 
 def gate_table(

@@ -23,12 +23,16 @@ ONE = (  # single items, a whole one in 8 x 8 patches
     (0.34, _small(64, 0, 1, 0)),
     (0.06, _small(64, 0, 0, 1)),
 )
+DIGITS = ((0.40, _small(64, 1, 0, 0)), (0.55, _small(64, 0, 1, 0)), (0.05, _small(64, 0, 0, 1)))
 FEW = ((0.5, _small(96, 2, 1, 0)), (0.5, _small(96, 1, 1, 1)))
 HALF = _small(128, 3, 1, 1)
 
 
 def tower(scale: float = 1.0) -> tuple[train_tower.Phase, ...]:
     """Single items, a few, half a picture, then whole pictures and single items side by side.
+
+    The last two phases were added when validation pictures had shown what the first four leave: colours known, shapes nearly,
+    digits not, single ones neither. They are single items again, more than half of them cards, and whole pictures.
 
     A picture of 8 x 8 patches costs a fifteenth of a whole one, so what an item is, is learned there.
     """
@@ -37,6 +41,8 @@ def tower(scale: float = 1.0) -> tuple[train_tower.Phase, ...]:
         (500, 96, 1e-3, FEW),
         (250, 64, 8e-4, ((1.0, HALF),)),
         (350, 32, 8e-4, ((1.0, WHOLE), *((1.5 * share, item) for share, item in ONE))),
+        (1200, 160, 1.2e-3, DIGITS),
+        (500, 24, 8e-4, ((1.0, WHOLE), *((2.0 * share, item) for share, item in DIGITS))),
     )
     return tuple(
         train_tower.Phase(steps=max(1, round(scale * steps)), batch=batch, rate=rate, layouts=layouts)

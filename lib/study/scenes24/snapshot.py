@@ -26,12 +26,15 @@ PLAIN = ("step", "seconds")
 COPIED = "model.vision_tower."  # in the decoder's checkpoint, the finished tower again
 
 
-def save(run: Path, kept: Path) -> None:
-    """Write the state of one seed's folder `run` into `kept`: a half in `HALF.safetensors` and `HALF.state.json`, and its texts."""
+def save(run: Path, kept: Path, bare: bool = False) -> None:
+    """Write the state of one seed's folder `run` into `kept`: a half in `HALF.safetensors` and `HALF.state.json`, and its texts.
+
+    With `bare` the moments are left out of a half in progress too: at the start of a phase, whose rate rises from 0, they matter little.
+    """
     kept.mkdir(parents=True, exist_ok=True)
     for half in HALVES:
         if (run / f"{half}.pt").exists():
-            finished = (run / f"{half}.json").exists()
+            finished = bare or (run / f"{half}.json").exists()
             tensors, told = packed(torch.load(run / f"{half}.pt", weights_only=True), finished)
             with whole(kept / f"{half}.safetensors") as part:
                 save_file(tensors, part)
@@ -111,11 +114,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Command line: every seed's folder there is."""
     made = argparse.ArgumentParser(prog="python -m lib.study.scenes24.snapshot", description=__doc__)
     made.add_argument("way", choices=("save", "restore"))
+    made.add_argument("--bare", action="store_true", help="save weights alone, also of a half in progress")
     given = made.parse_args(arguments)
     source, goal = (RUNS, KEPT) if given.way == "save" else (KEPT, RUNS)
     for folder in sorted(path for path in source.glob("*") if path.is_dir()):
         if given.way == "save":
-            save(folder, goal / folder.name)
+            save(folder, goal / folder.name, given.bare)
             print(f"saved seed {folder.name}")
         else:
             done = restore(folder, goal / folder.name)

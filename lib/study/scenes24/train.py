@@ -87,7 +87,7 @@ def probe(folder: Path, vision, seed: int) -> None:
         return
     seen = generate(np.random.default_rng([seed, 5]), PROBED, recipe.WHOLE)
     rest = generate(np.random.default_rng([seed, 6]), PROBED // 2, recipe.WHOLE, "validation")
-    told = train_tower.probe(vision, seen, rest)
+    told = train_tower.probe(vision, seen, rest, boxes=True)
     with whole(file) as part:
         part.write_text(json.dumps({"pictures": PROBED, "accuracy": told}, indent=1))
 
