@@ -16,7 +16,7 @@ from lib.study.cost import visual_tokens
 from lib.study.evaluate import decoder_layers
 from lib.study.looks import look
 from lib.study.ranks import Ranking, groups
-from lib.study.report import Study
+from lib.study.report import Study, listing
 from lib.study.rules import Clause, find
 from lib.study.scenes import SUITES
 from lib.study.stats import holm
@@ -99,6 +99,43 @@ def sentence(pairs: pd.DataFrame, keep: int) -> str:
         f"**Answer.** At {keep} tokens {len(beat)} of {len(mine)} methods answer more than random choice and "
         f"{len(below)} fewer (Holm-adjusted); the widest lead is {best['label']}'s: {best['estimate']:+.3f} "
         f"[{best['low']:+.3f}, {best['high']:+.3f}]."
+    )
+
+
+def changes(study: Study, pairs: pd.DataFrame, keep: int, superseded: pd.DataFrame) -> str:
+    """Say what replacing records of methods that did not do what their releases do has moved at one budget.
+
+    Parameters
+    ----------
+    pairs : of `against_random`.
+    superseded : `data/published/superseded.csv`: method, keep, accuracy (over all suites) and commit of the old records.
+
+    Returns
+    -------
+    str
+        Accuracy and place of every such method before and now, and which changed sides of random tokens at the same place.
+    """
+    mine = pairs[(pairs["keep"] == keep) & (pairs["suite"] == ALL)].set_index("arm")
+    now = pd.Series({arm: levels(study, [arm], keep)["estimate"].iloc[0] for arm in mine.index})
+    before = superseded[superseded["keep"] == keep].set_index("method")["accuracy"]
+    known = [arm for arm in now.index if "/" not in arm]  # variants were not there before
+    old = now[known].copy()
+    old[before.index] = before
+    places = [(-level).rank(method="min").astype(int) for level in (old, now[known])]
+    chance = now - mine["estimate"]
+    moved, crossed = [], []
+    for arm in (now - old).loc[before.index].abs().sort_values(ascending=False).index:
+        was, stands = (place[arm] for place in places)
+        label = look(arm).label
+        moved.append(f"{label} {old[arm]:.3f} to {now[arm]:.3f} (place {was} to {stands})")
+        sides = [level[arm] > chance[arm] for level in (old, now)]
+        if sides[0] != sides[1]:
+            crossed.append(f"{label} is now {'above' if sides[1] else 'below'}")
+    told = f"On the other side of random tokens than before: {listing(crossed)}." if crossed else ""
+    return (
+        f"**What changed.** {len(before)} methods did not do what their releases do; their records up to commit "
+        f"{superseded['commit'].iloc[0]} were wrong. Accuracy at {keep} tokens, and place among {len(known)} methods: "
+        f"{listing(moved)}. {told or 'None changed sides of random tokens.'}"
     )
 
 

@@ -122,3 +122,15 @@ def test_one_series_of_arms_wears_their_looks(study):
     figure = panels.dots(pairs.drop(columns="arm"), "difference")
     assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["16 tokens"]
     plt.close("all")
+
+
+def test_replaced_records_are_told_with_places_and_the_side_of_random(study):
+    pairs = head_to_head.against_random(study, ["fastv", "cls", "desap"], (16,))
+    before = pd.DataFrame({"method": ["fastv", "cls"], "keep": 16, "accuracy": [0.8, 0.69], "commit": "abc"})
+    told = head_to_head.changes(study, pairs, 16, before)
+    assert "FastV 0.800 to 0.300 (place 2 to 3) and " in told
+    assert "0.690 to 0.700 (place 3 to 2)" in told
+    assert "FastV is now below." in told
+    assert "commit abc" in told
+    same = head_to_head.changes(study, pairs, 16, before.assign(accuracy=[0.31, 0.69]))
+    assert same.endswith("None changed sides of random tokens.")
