@@ -57,7 +57,7 @@ def environment(name: str, pins: tuple[str, ...], constraints: str) -> Path:
     subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
     limits = folder / "constraints.txt"
     limits.write_text("\n".join([*kept, ""]), encoding="utf-8")
-    install = [str(python), "-m", "pip", "install", "--quiet", *wanted, "--constraint", str(limits)]
+    install = [str(python), "-I", "-m", "pip", "install", "--quiet", *wanted, "--constraint", str(limits)]
     subprocess.run(install, check=True)
     stamp.write_text(told, encoding="utf-8")
     return python
