@@ -73,16 +73,21 @@ class Cut:
 
 
 class Stay:
-    """Whether the context in which a cache was filled is still open; copies of the cache share it."""
+    """Whether the call under way belongs to the context in which a cache was filled; copies of the cache share it."""
 
-    def __init__(self, open: bool = True) -> None:
-        self.open = open
+    def __init__(self, within: Callable[[], bool] = bool) -> None:
+        self._within = within
+
+    @property
+    def open(self) -> bool:
+        """Asked anew each time: while a context waits for the calls under way, others of its threads are outside."""
+        return self._within()
 
     def __deepcopy__(self, memo: dict) -> Stay:
         return self
 
     def __reduce__(self):
-        return Stay, (False,)
+        return Stay, ()
 
 
 @dataclass

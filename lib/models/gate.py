@@ -45,7 +45,7 @@ class Gate(Uncopied):
         self._open = False
         self._calls: Counter[int] = Counter()
         self._change = threading.Condition()
-        self.stay = Stay()  # of the caches that are filled here
+        self.stay = Stay(self._stays)  # of the caches that are filled here
 
     @property
     def foreign(self) -> bool:
@@ -56,6 +56,10 @@ class Gate(Uncopied):
     def within(self) -> bool:
         """Whether what this thread runs is inside the context."""
         return not self.foreign or self._calls[threading.get_ident()] > 0
+
+    def _stays(self) -> bool:
+        """Whether a cache that was filled here is of use to what this thread runs."""
+        return self._calls[threading.get_ident()] > 0 or (self._open and not self.foreign)
 
     @property
     def hint(self) -> str:
@@ -95,7 +99,6 @@ class Gate(Uncopied):
             self._open = False
             while self._others():
                 self._change.wait(1.0)
-        self.stay.open = False
 
     def _others(self) -> bool:
         alive = {thread.ident for thread in threading.enumerate()} - {self._owner}

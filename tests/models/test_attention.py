@@ -5,6 +5,7 @@ import torch
 from torch.nn.attention.flex_attention import create_block_mask
 
 from lib.models.attention import attention_rows, probe
+from lib.models.borrowed import kernel_of
 from lib.models.prune import prune
 from lib.pruning import methods
 
@@ -78,6 +79,16 @@ def test_config_is_the_same_object_after_an_exception(model, tiny):
     assert module.config is config is model.model.language_model.config
     assert config._attn_implementation == "sdpa"
     assert not [key for key in vars(config) if "probe" in key]
+
+
+def test_a_thread_that_asked_for_its_kernel_before_the_probe_went_gets_the_plain_one(any_model):
+    module = any_model.model.language_model.layers[1].self_attn
+    query = torch.randn(2, 2 * module.num_key_value_groups, 5, module.head_dim)
+    key, value = torch.randn(2, 2, 2, 5, module.head_dim)
+    with probe(module, lambda sight: None):
+        asked = kernel_of(module)
+    given, plain = (kernel(module, query, key, value, None, scaling=0.3)[0] for kernel in (asked, kernel_of(module)))
+    assert torch.equal(given, plain)
 
 
 def test_second_probe_on_one_module_is_refused(model):

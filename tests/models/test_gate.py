@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from lib.models.borrowed import CACHE, cache_of
+from lib.models.gate import Gate
 from lib.models.prune import prune
 from lib.pruning import methods
 from testkit.common import EVERY_OTHER
@@ -109,6 +110,44 @@ def test_leaving_waits_for_calls_under_way(tiny):
     thread.join(60)
     assert torch.equal(found[0], expected)
     assert trace.pruned == 1
+
+
+@pytest.mark.parametrize("layer", [0, 2])
+def test_a_call_that_begins_while_the_context_waits_is_outside(tiny, monkeypatch, layer):
+    """No hook acts on it, and its cache lacks columns: it ended in a mask of another width, or in other words."""
+    model, inputs, step = tiny.model(), tiny.inputs((5,)), {"input_ids": torch.tensor([[9]])}
+    begun, leaving, done, told = threading.Event(), threading.Event(), threading.Event(), []
+    others = Gate._others
+
+    def waits(gate):
+        leaving.set()
+        return others(gate)
+
+    def hold(*_):
+        if threading.current_thread() is slow:
+            begun.set()
+            assert done.wait(60)
+
+    def late():
+        assert leaving.wait(60)
+        try:
+            with torch.no_grad():
+                told.append(model(**step, **{CACHE: cache}).logits)
+        except Exception as error:
+            told.append(error)
+        done.set()
+
+    monkeypatch.setattr(Gate, "_others", waits)
+    model.model.language_model.layers[0].register_forward_hook(hold)
+    slow, second = threading.Thread(target=lambda: model(**inputs)), threading.Thread(target=late)
+    with prune(model, tiny.Fixed(kept=(EVERY_OTHER,), layer=layer)), torch.no_grad():
+        cache = cache_of(model(**inputs, use_cache=True))
+        slow.start()
+        second.start()
+        assert begun.wait(60)
+    slow.join(60)
+    second.join(60)
+    assert "filled inside prune and is of no use outside" in str(told[0])
 
 
 def test_an_exception_in_a_thread_does_not_keep_the_context(tiny):
