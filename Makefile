@@ -20,7 +20,7 @@ env: .venv/.installed ## make .venv with the exact versions of constraints.txt (
 
 study: env ## run every notebook live on a sample of the questions, then print the verdicts
 	$(SNAKE) --config sweep=data/sweeps/study.yml
-	@$(PY) -m lib.study.readme --show data/runs/study
+	@$(PY) -m lib.study.pages.readme --show data/runs/study
 
 test: env ## unit, property and repository tests, every notebook against its committed outputs, then make smoke
 	@$(PY) tests/unchanged.py note
@@ -40,25 +40,25 @@ smoke: env ## run every notebook live on two pictures: does it still run from to
 
 live: env ## the same as study, on all questions (hours on a CPU); with MODEL=... the papers' benchmarks on that model
 ifdef MODEL
-	$(PY) -m lib.study.live "$(MODEL)" --benchmarks "$(or $(BENCHMARKS),all)" $(ARGS)
+	$(PY) -m lib.study.harness.own_model "$(MODEL)" --benchmarks "$(or $(BENCHMARKS),all)" $(ARGS)
 else
 	$(SNAKE) --config sweep=data/sweeps/live.yml
-	@$(PY) -m lib.study.readme --show data/runs/live
+	@$(PY) -m lib.study.pages.readme --show data/runs/live
 endif
 
 gpu: env ## record timings of the 7B models and of the kernels on this machine's accelerator; repeat until it says done
-	$(PY) -m lib.study.record_cost --out data/records/cost
-	$(PY) -m lib.study.kernel_bench --out data/records/kernels.csv
+	$(PY) -m lib.study.costs.record_cost --out data/records/cost
+	$(PY) -m lib.study.costs.kernel_bench --out data/records/kernels.csv
 
 figures: env ## draw figures and tables again from the committed records, and the README's table
 	$(SNAKE) --forceall --config sweep=data/sweeps/recorded.yml
-	$(PY) -m lib.study.readme --write
+	$(PY) -m lib.study.pages.readme --write
 
 verify: env ## compute every table, figure's numbers and verdict again from the records; fail on any difference
-	$(PY) -m lib.study.verify --jobs $(CORES)
+	$(PY) -m lib.study.pages.verify --jobs $(CORES)
 
 report: .venv/.report ## build the static report, data/runs/report/html: claims, notebooks, figures, an explorer
-	$(PY) -m lib.study.site
+	$(PY) -m lib.study.pages.site
 
 .venv/.report: .venv/.installed
 	$(PY) -m pip install --quiet -e '.[report]' -c constraints.txt

@@ -16,7 +16,8 @@ from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, workflow.basedir)  # the code beside this file, wherever Snakemake is called from
 from lib.paths import user_path
-from lib.study import files, sweep
+from lib import files
+from lib.study import sweep
 
 PYTHON = sys.executable
 try:

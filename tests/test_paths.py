@@ -8,8 +8,10 @@ import pytest
 
 import lib
 from lib import paths
-from lib.models import files
-from lib.study import half_precision, live, sweep
+from lib.models import checkpoints
+from lib.study import sweep
+from lib.study.costs import half_precision
+from lib.study.harness import own_model
 
 
 def test_root_is_the_checkout():
@@ -60,11 +62,11 @@ def test_a_tilde_is_the_home_folder_wherever_a_user_names_a_path(home, monkeypat
     monkeypatch.setattr(half_precision, "overlap_table", lambda *given: pd.DataFrame({"a": [1]}))
     assert half_precision.main(["--out=~/o.csv"]) == 0
     assert (home / "o.csv").is_file()
-    options = live.parser().parse_args(["~/model", "--out=~/o", "--data=~/d"])
+    options = own_model.parser().parse_args(["~/model", "--out=~/o", "--data=~/d"])
     assert (options.out, options.data) == (home / "o", home / "d")
     (home / "model").mkdir()
     with pytest.raises(OSError, match=f"config.json is missing in {home}/model"):
-        files.locate("~/model")
+        checkpoints.locate("~/model")
     run = sweep.Run(notebook="a", values={}, parameters={"output": "~/sweep"}, cells="")
     assert run.output == f"{home}/sweep"
 

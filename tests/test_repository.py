@@ -10,8 +10,8 @@ import papermill
 import pytest
 
 from lib.paths import FIGURES, NOTEBOOKS, README, ROOT, SWEEPS
-from lib.study import model_card
-from lib.study.readme import block, with_results
+from lib.study.pages import model_card
+from lib.study.pages.readme import block, with_results
 from lib.study.sweep import read_parameters, read_runs
 
 BOOKS = sorted(NOTEBOOKS.glob("*.ipynb"))
@@ -57,7 +57,7 @@ def test_git_keeps_lib_and_drops_runs():
 @pytest.mark.parametrize(("path", "results"), [(README, block), (model_card.PATH, model_card.block)])
 def test_written_results_are_not_stale(path, results):
     text = path.read_text(encoding="utf-8")
-    assert text == with_results(text, results()), "run: python -m lib.study.readme --write"
+    assert text == with_results(text, results()), "run: python -m lib.study.pages.readme --write"
 
 
 def test_no_file_names_a_machine():

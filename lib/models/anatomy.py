@@ -9,7 +9,7 @@ from types import MappingProxyType
 from torch import Tensor, nn
 
 from lib.models.guards import unwrapped
-from lib.models.pictures import (
+from lib.models.tiles import (
     Layout,
     counted_tiles,
     merged_blocks,
@@ -35,7 +35,7 @@ class Family:
     strategy : what `vision_feature_select_strategy` must be; None where the class has none.
     cls : whether the vision tower starts with a [CLS] token. Without one, saliency is attention received.
     clip : whether it is the vision tower of a CLIP, so that text can be compared with patches in CLIP's joint space.
-    layout : how images become visual tokens, see `lib.models.pictures`.
+    layout : how images become visual tokens, see `lib.models.tiles`.
     members : patches of each projector row, or None where a row is a patch.
     order : projector row of each visual token, or None where they stand in the same order.
     packs : whether crops are packed by the model's `pack_image_features`.

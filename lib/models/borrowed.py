@@ -14,7 +14,7 @@ What is borrowed, and what there is to know of it between `LOWEST` and `NEWEST`:
   does without.
 - `PROCESSOR_MAPPING`, a model's processor by its configuration, and how processors check their parts, see `processors`.
 
-Where a family keeps its modules is in `lib.models.anatomy`; what its own methods are called is in `lib.models.pictures`.
+Where a family keeps its modules is in `lib.models.anatomy`; what its own methods are called is in `lib.models.tiles`.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lib.models.anatomy import Anatomy
 from lib.models.borrowed import BEAMS_REPEAT_IMAGES
-from lib.models.pictures import Encoded, Picture, View, quotas
+from lib.models.tiles import Encoded, Picture, View, quotas
 from lib.models.vision import Given, row_seeds
 from lib.pruning.base import SHAPES
 from lib.pruning.methods import Choice, Cues, Method, Needs

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, CLIPModel, PreTrainedTokenizerBase
 
 from lib.models.attention import Sight, probe
-from lib.models.files import locate
+from lib.models.checkpoints import locate
 from lib.models.offload import device_of, scale_of
 from lib.pruning.base import LONG_TEXTS
 from lib.pruning.checks import check_option

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 
 from lib.models.choosing import Decision
-from lib.models.record import Call
 from lib.models.refusals import told_counts
+from lib.models.trace import Call
 
 
 def read(

@@ -4,7 +4,7 @@ A cut at layer 0 drops tokens before the language model, one at K > 0 on enterin
 several. The visual columns leave the sequence for real: later layers compute and cache only what stays. Padding stays
 in place, and how much each row loses follows from the shapes of a choice alone.
 
-What differs between families is in `lib.models.anatomy` and `lib.models.pictures`; here is what all have in common.
+What differs between families is in `lib.models.anatomy` and `lib.models.tiles`; here is what all have in common.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ from lib.models.conditions import read
 from lib.models.gate import Gate
 from lib.models.guards import Uncopied
 from lib.models.inside import Inside
-from lib.models.pictures import Encoded, Picture, pack_numbers
 from lib.models.prompt_end import BYPASSED, PromptEnd
-from lib.models.record import Call, Trace
 from lib.models.refusals import WHOLE_AGAIN, check_form, runs_of
+from lib.models.tiles import Encoded, Picture, pack_numbers
+from lib.models.trace import Call, Trace
 from lib.models.vision import Watch
 from lib.models.whole import hand_back, predicted
 from lib.pruning.methods import Method, Needs

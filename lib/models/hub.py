@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from lib.models.anatomy import Anatomy
-from lib.models.files import locate
+from lib.models.checkpoints import locate
 from lib.models.processors import load_processor
 from lib.pruning.checks import check_integer
 

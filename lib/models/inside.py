@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lib.models.anatomy import Anatomy
 from lib.models.attention import Sight, glimpse
 from lib.models.columns import last_real, take
-from lib.models.record import Call
+from lib.models.trace import Call
 from lib.pruning.base import Needs
 
 

@@ -20,7 +20,7 @@ from lib.models.borrowed import arguments
 from lib.models.choosing import Decision
 from lib.models.gate import Gate
 from lib.models.guards import Uncopied
-from lib.models.record import Call, Trace
+from lib.models.trace import Call, Trace
 from lib.models.whole import IGNORED
 
 PIXELS = ("pixel_values", "pixel_values_videos")

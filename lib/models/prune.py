@@ -18,7 +18,7 @@ from lib.models.gate import Gate, alone
 from lib.models.guards import uncompiled, unwrapped
 from lib.models.offload import device_of
 from lib.models.prompt_end import NothingPruned, PromptEnd, check_prompt_length
-from lib.models.record import Trace
+from lib.models.trace import Trace
 from lib.models.vision import Given, Watch
 from lib.pruning.base import KEYS, POSITIONS
 from lib.pruning.checks import check_option

@@ -19,8 +19,8 @@ from lib.models.borrowed import kernel_name
 from lib.models.clip import ClipPair, TextCues, patches
 from lib.models.gate import Gate
 from lib.models.guards import Uncopied
-from lib.models.pictures import Encoded
 from lib.models.refusals import check_held
+from lib.models.tiles import Encoded
 from lib.pruning.methods import Needs
 from lib.pruning.selection import lattice_places
 

@@ -12,9 +12,9 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lib.study.looks import BLUE, ORANGE
-from lib.study.plots import point_intervals
-from lib.study.report import Study, listing
+from lib.study.pages.looks import BLUE, ORANGE
+from lib.study.pages.plots import point_intervals
+from lib.study.pages.sections import Study, listing
 from lib.study.rules import Clause, find
 from lib.study.stats import holm
 

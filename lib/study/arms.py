@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from lib.models.embedded import Sizes
 from lib.pruning.depth import entering
 from lib.pruning.methods import NAMES, Method, make
-from lib.study.evaluate import Arm, grid_of_arms
 from lib.study.factorial import factorial_arms
 from lib.study.records import arm_label
+from lib.study.scenes.evaluate import Arm, grid_of_arms
 
 BUDGETS = (48, 32, 16)  # of 144, as the papers' 192, 128 and 64 of 576
 CURVE = (108, 72, 48, 32, 16, 8)  # pruning rates 0.25 to 0.94

@@ -33,7 +33,7 @@ CARRIES: Mapping[str, frozenset[str]] = MappingProxyType(
 MODELS: Mapping[str, str] = MappingProxyType(
     {
         "scenes": "trained-small",
-        "scenes-1": "trained-small",  # the same recipe from other seeds: lib.study.seeds
+        "scenes-1": "trained-small",  # the same recipe from other seeds: lib.study.scenes.seeds
         "scenes-2": "trained-small",
         "constructed": "constructed",
     }

@@ -8,8 +8,8 @@ import pandas as pd
 
 from lib.pruning.methods import NAMES, make
 from lib.study.cost import formula
+from lib.study.pages.sections import Study
 from lib.study.records import TOLD, method_of
-from lib.study.report import Study
 from lib.study.rules import Clause, find
 from lib.study.stats import mean_interval
 from lib.study.tables import ALL, per_question, suite_weights
@@ -52,7 +52,7 @@ def levels(study: Study, arms: Sequence[str], keep: int, suite: str = ALL) -> pd
     Returns
     -------
     DataFrame
-        arm (a name that `lib.study.looks.look` knows), record (the label in the records), n, estimate, low,
+        arm (a name that `lib.study.pages.looks.look` knows), record (the label in the records), n, estimate, low,
         high.
     """
     table = study.table[study.table["suite"] == suite]

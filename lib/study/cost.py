@@ -206,7 +206,7 @@ def method_macs(
     Parameters
     ----------
     selection
-        Multiply-adds of the choice itself, which only running it can tell: `lib.study.witness.selection_work`.
+        Multiply-adds of the choice itself, which only running it can tell: `lib.study.costs.operations.selection_work`.
     """
     rows, columns = method.lattice((sizes.grid, sizes.grid))
     return {

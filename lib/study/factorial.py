@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from lib.pruning.methods import make
-from lib.study.evaluate import Arm
+from lib.study.scenes.evaluate import Arm
 from lib.study.stats import mean_interval
 from lib.study.tables import ALL, per_question, suite_weights
 

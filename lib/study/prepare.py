@@ -12,8 +12,8 @@ from pathlib import Path
 import nbformat
 import papermill
 
+from lib.files import whole
 from lib.paths import ROOT, user_path
-from lib.study.files import whole
 from lib.study.run import KERNEL
 from lib.study.sweep import read_runs
 

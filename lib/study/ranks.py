@@ -12,7 +12,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from scipy.stats import friedmanchisquare, rankdata, studentized_range
 
-from lib.study.looks import look
+from lib.study.pages.looks import look
 from lib.study.tables import per_question
 
 

@@ -22,8 +22,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lib.files import whole
 from lib.paths import ROOT
-from lib.study.files import whole
 
 _MARK = b"visual-token-study"
 _PROVENANCE = b"provenance"

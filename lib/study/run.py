@@ -18,8 +18,8 @@ import nbformat
 import papermill
 from papermill.exceptions import PapermillExecutionError
 
+from lib.files import alone, whole
 from lib.paths import ROOT, user_path
-from lib.study.files import alone, whole
 from lib.study.records import provenance
 from lib.study.sweep import cells_digest, read_parameters, resolve
 

@@ -24,8 +24,8 @@ from typing import NamedTuple
 
 import yaml
 
+from lib.files import cut_short
 from lib.paths import EVIDENCE, NOTEBOOKS, SWEEPS, user_path
-from lib.study.files import cut_short
 
 SETS, BETWEEN = "sets", "--"
 RECORDED = SWEEPS / "recorded.yml"  # every parameter of the runs that made what is committed

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from lib.files import whole
 from lib.paths import user_path
-from lib.study.files import whole
 from lib.study.stats import mean_intervals
 
 COLUMNS = ("model", "method", "keep", "suite", "n", "accuracy", "low", "high")

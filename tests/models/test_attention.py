@@ -87,7 +87,9 @@ def test_a_thread_that_asked_for_its_kernel_before_the_probe_went_gets_the_plain
     key, value = torch.randn(2, 2, 2, 5, module.head_dim)
     with probe(module, lambda sight: None):
         asked = kernel_of(module)
-    given, plain = (kernel(module, query, key, value, None, scaling=0.3)[0] for kernel in (asked, kernel_of(module)))
+    given, plain = (
+        kernel(module, query, key, value, None, scaling=0.3)[0] for kernel in (asked, kernel_of(module))
+    )
     assert torch.equal(given, plain)
 
 

@@ -14,8 +14,8 @@ from lib.models.borrowed import CACHE, cache_of
 from lib.models.clip import ClipPair
 from lib.models.columns import renumber
 from lib.models.last_layer import watch_last_layer
-from lib.models.pictures import quotas
 from lib.models.prune import prune
+from lib.models.tiles import quotas
 from lib.pruning import methods
 from testkit.common import close
 from testkit.families import (

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import CLIPImageProcessorPil, LlavaProcessor
 
-from lib.models import files, hub
+from lib.models import checkpoints, hub
 from lib.models.clip import ClipPair
 from lib.models.prune import prune
 from lib.pruning import methods
@@ -125,10 +125,10 @@ def test_repository_in_the_cache(checkpoint, tmp_path, monkeypatch):
     (repo / "refs" / "main").write_text("abc")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(file_download.constants, "HF_HUB_CACHE", str(tmp_path))
-    assert files.locate("someone/tiny") == repo / "snapshots" / "abc"
+    assert checkpoints.locate("someone/tiny") == repo / "snapshots" / "abc"
     next((repo / "snapshots" / "abc").glob("*.safetensors")).unlink()
     with pytest.raises(FileNotFoundError, match=r"missing .* run: hf download someone/tiny"):
-        files.locate("someone/tiny")
+        checkpoints.locate("someone/tiny")
 
 
 @pytest.mark.parametrize(

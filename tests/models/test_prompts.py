@@ -9,9 +9,9 @@ from PIL import Image
 from lib.models import hub, prompts
 from lib.models.embedded import START
 from lib.pruning.methods import NoPruning
-from lib.study import asking, harness
-from lib.study.benchmarks import Asked, chosen
-from lib.study.evaluate import MODEL, Arm
+from lib.study.harness import asking, lmms
+from lib.study.harness.benchmarks import Asked, chosen
+from lib.study.scenes.evaluate import MODEL, Arm
 
 IMAGE = Image.new("RGB", (96, 96))
 
@@ -49,14 +49,14 @@ def test_both_routes_ask_the_same_ids(loaded, processors, monkeypatch):
         asked.append(prompts.encoded(processor, texts, **media))
         return asked[-1]
 
-    for route in (harness, asking):
+    for route in (lmms, asking):
         monkeypatch.setattr(route, "encoded", caught)
     text, (pope,) = "is it <image> red ?", chosen("pope")
     put = asking.Put(0, Asked(text, text, "yes", "a", {}), IMAGE)
     for processor in processors:
         mine = hub.Loaded(loaded.model, processor, loaded.clip)
-        ask = harness.read_messages(processor, turns(text))
-        harness.answer(mine, NoPruning(), [ask], {"max_new_tokens": 1})
+        ask = lmms.read_messages(processor, turns(text))
+        lmms.answer(mine, NoPruning(), [ask], {"max_new_tokens": 1})
         asking.answers(
             asking.Session(loaded=mine, name="a", weights="b"), pope, Arm(method=NoPruning()), [put]
         )

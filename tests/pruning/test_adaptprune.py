@@ -11,7 +11,7 @@ import torch
 from lib.pruning import cues as cue
 from lib.pruning import selection
 from lib.pruning.methods import AdaptPrune, Cues, FastV, Needs
-from lib.study import oracles
+from lib.study.scenes import oracles
 from testkit.builders import GRID, chosen, make_cues
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib.pruning import cues
-from lib.study import oracles
+from lib.study.scenes import oracles
 
 few = settings(max_examples=25, deadline=None)
 

@@ -10,7 +10,7 @@ import torch
 
 from lib.pruning import methods
 from lib.pruning.methods import DeSAP, Needs
-from lib.study import oracles
+from lib.study.scenes import oracles
 from testkit.builders import chosen, make_cues
 
 

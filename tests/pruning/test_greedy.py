@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lib.pruning import methods, selection
-from lib.study import oracles
+from lib.study.scenes import oracles
 from testkit.builders import example
 
 few = settings(max_examples=25, deadline=None)

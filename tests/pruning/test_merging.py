@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lib.pruning import methods
 from lib.pruning.merging import average_into_kept
-from lib.study import oracles
+from lib.study.scenes import oracles
 from testkit.builders import build, chosen, make_cues
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib.pruning import selection
-from lib.study import oracles
+from lib.study.scenes import oracles
 from testkit.builders import all_selections, example
 
 few = settings(max_examples=25, deadline=None)

@@ -11,7 +11,7 @@ from lib.models.prune import prune
 from lib.models.random_weights import IMAGE, clip_pair, llava
 from lib.pruning.methods import NAMES, make
 from lib.study import cost
-from lib.study.witness import selection_work
+from lib.study.costs.operations import selection_work
 
 
 @pytest.mark.parametrize(("kept", "tera"), [(576, 3.817), (192, 1.253), (128, 0.833), (64, 0.4155)])

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 from lib.pruning import methods
-from lib.study import parity
-from lib.study.transcriptions.decoder import run_library
-from lib.study.transcriptions.trial import KINDS, SIZES, Case, Draw, Told, parting
+from lib.study.parity import table as parity
+from lib.study.parity.decoder import run_library
+from lib.study.parity.trial import KINDS, SIZES, Case, Draw, Told, parting
 
 
 @pytest.mark.parametrize("case", parity.CASES, ids=lambda case: f"{case.method}:{case.setting}")

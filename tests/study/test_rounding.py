@@ -12,8 +12,9 @@ import torch
 from matplotlib.figure import Figure
 
 from lib.paths import FIGURES, NOTEBOOKS
-from lib.study import rounding, stats, verify
-from lib.study.looks import save
+from lib.study import rounding, stats
+from lib.study.pages import verify
+from lib.study.pages.looks import save
 
 NAME = "10_patch_and_word"
 # A small stand-in for the figure: cosines of features that went through layers of float32 sums and exponentials.

@@ -5,9 +5,10 @@ import json
 import nbformat
 import pytest
 
+from lib import files
 from lib.paths import EVIDENCE, NOTEBOOKS
-from lib.study import files, sweep
 from lib.study import run as runner
+from lib.study import sweep
 
 PARAMETERS = """source: str = "recorded"  # where numbers come from
 questions: int = 0

@@ -19,7 +19,7 @@ COUNT = f"""import time
 import pandas as pd
 from lib.paths import places
 from lib.study import records
-from lib.study.files import cut_short
+from lib.files import cut_short
 folder = places(output).records
 for part in range(parts):
     path = folder / f"part-{{part}}.parquet"

@@ -1,0 +1,1 @@
+"""All that reads a clock or counts operations."""

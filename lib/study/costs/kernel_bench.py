@@ -1,0 +1,231 @@
+"""Time AdaptPrune's selection on a CUDA device: kernel, torch path and a loop that reads every pick back.
+
+One row a measurement. ``median_ms``, ``q1_ms`` and ``q3_ms`` are from CUDA events around one call on an idle device, so
+the host's launching counts; ``device_ms`` is the median of replays of a CUDA graph of the same call, so it does not.
+Inputs stay in the device's cache between calls, as keys do that a layer has just made. ``same_picks`` is the share of
+picks, in picking order, that equal the torch path's. ``share_of_prefill`` compares with a decoder of 7 billion random
+weights on as many visual tokens and 64 others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from datetime import datetime, timezone
+from functools import partial
+from statistics import median, quantiles
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from transformers import AutoModel, LlamaConfig
+
+from lib.models.attention import attention_rows
+from lib.paths import user_path
+from lib.pruning import kernels, methods
+from lib.pruning.greedy import adaptive_nms
+from lib.pruning.methods import Cues
+from lib.study.records import provenance
+from lib.study.tables import write_table
+
+SIZES = (((24, 24), 57), ((48, 60), 288))  # grid and tokens kept: 576 and 2880 tokens, a tenth each
+BATCHES = (1, 8, 32)
+DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+RADIUS, SIGMA_DISTANCE, SIGMA_SIMILARITY = 5.0, 1.5, 0.05  # AdaptPrune's, the defaults of `adaptive_nms`
+WARPS = (2, 4, 8, 16)
+WARM_UP = 10
+TEXT = 64  # tokens of the prompt that are not visual
+READER = LlamaConfig()  # its defaults are the shape of the 7B model: 32 layers of 32 heads, width 4096
+
+
+def example(
+    grid: tuple[int, int], batch: int, width: int, dtype: torch.dtype, device: str
+) -> tuple[Tensor, Tensor]:
+    """Scores [B, N] and keys [B, N, D] whose cosines, about 0.92, lie on the slope of a sigma of 0.05."""
+    generator = torch.Generator(device).manual_seed(0)
+    tokens = grid[0] * grid[1]
+    scores = torch.rand(batch, tokens, generator=generator, device=device)
+    shared = torch.randn(batch, 1, width, generator=generator, device=device)
+    own = torch.randn(batch, tokens, width, generator=generator, device=device)
+    return scores, (shared + 0.3 * own).to(dtype)
+
+
+@torch.no_grad()
+def read_back_loop(scores: Tensor, features: Tensor, grid: tuple[int, int], keep: int) -> Tensor:
+    """Picks in order, [B, k], the way released code goes about it: sample by sample, each pick read by the host."""
+    place = torch.arange(scores.shape[1], device=scores.device)
+    row, column = place // grid[1], place % grid[1]
+    picks = []
+    for live, keys in zip(scores.float().clone(), features.float(), strict=True):
+        unit = nn.functional.normalize(keys, dim=-1)
+        weight, taken = live.clone(), []
+        for _ in range(keep):
+            pick = weight.argmax().item()
+            taken.append(pick)
+            squared = (row - pick // grid[1]) ** 2 + (column - pick % grid[1]) ** 2
+            near = (squared <= RADIUS**2).nonzero().squeeze(1)
+            gap = 1 - unit[near] @ unit[pick]
+            fade = torch.exp(-0.5 * squared[near] / SIGMA_DISTANCE**2 - 0.5 * (gap / SIGMA_SIMILARITY) ** 2)
+            weight[near] *= 1 - fade
+            weight[pick] = -torch.inf
+        picks.append(taken)
+    return torch.tensor(picks)
+
+
+def timed(call: Callable[[], object], repeats: int) -> list[float]:
+    """Milliseconds of each call, by events, the device idle before it."""
+    for _ in range(WARM_UP):
+        call()
+    times = []
+    for _ in range(repeats):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        torch.cuda.synchronize()
+        start.record()
+        call()
+        end.record()
+        end.synchronize()
+        times.append(start.elapsed_time(end))
+    return times
+
+
+def replayed(call: Callable[[], object], repeats: int) -> list[float]:
+    """Milliseconds of each replay of a graph of `call`: the device's share alone."""
+    call()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        call()
+    return timed(graph.replay, repeats)
+
+
+def row(what: str, path: str, times: Sequence[float], **facts: object) -> dict[str, object]:
+    """One line of the result."""
+    first, second, third = quantiles(times, n=4, method="inclusive")
+    line = {"what": what, "path": path, "repeats": len(times)}
+    return line | {"median_ms": second, "q1_ms": first, "q3_ms": third} | facts
+
+
+def time_selection(repeats: int, device: str = "cuda") -> list[dict[str, object]]:
+    """Every path at every size, batch and dtype, and the kernel with every number of warps at batch 1."""
+    lines = []
+    for dtype in DTYPES:
+        for grid, keep in SIZES:
+            for batch in BATCHES:
+                lines += _time_case(dtype, grid, keep, batch, repeats, device)
+    return lines
+
+
+def _time_case(
+    dtype: str, grid: tuple[int, int], keep: int, batch: int, repeats: int, device: str
+) -> list[dict[str, object]]:
+    scores, keys = example(grid, batch, READER.hidden_size, DTYPES[dtype], device)
+    facts = {"batch": batch, "tokens": scores.shape[1], "keep": keep, "dtype": dtype}
+    public = partial(adaptive_nms, scores, keys, grid, keep, order="picked")
+    expected = public()
+    lines = [row("selection", "torch", timed(public, repeats), same_picks=1.0, **facts)]
+
+    def same(call: Callable[[], Tensor]) -> float:
+        return (call().to(expected.device) == expected).double().mean().item()
+
+    if torch.device(device).type == "cuda":
+        paths = {"kernel": partial(public, engine="triton")}
+        if batch == 1:
+            direct = partial(
+                kernels.adaptive_nms, scores, keys, grid, keep, RADIUS, SIGMA_DISTANCE, SIGMA_SIMILARITY
+            )
+            paths |= {f"kernel, {warps} warps": partial(direct, "picked", warps) for warps in WARPS}
+        for path, call in paths.items():
+            line = row("selection", path, timed(call, repeats), same_picks=same(call), **facts)
+            lines.append(line | {"device_ms": median(replayed(call, repeats))})
+    loop = partial(read_back_loop, scores, keys, grid, keep)
+    few = max(3, repeats * 57 // (batch * keep))  # a call takes seconds at the largest sizes
+    lines.append(row("selection", "read back", timed(loop, few), same_picks=same(loop), **facts))
+    return lines
+
+
+@torch.no_grad()
+def time_prefill(repeats: int, device: str = "cuda") -> list[dict[str, object]]:
+    """AdaptPrune's cues and choice beside the prefill that they are part of, bfloat16, batch 1."""
+    with torch.device(device):
+        reader = AutoModel.from_config(READER, dtype=torch.bfloat16).eval()
+    lines = []
+    for grid, keep in SIZES:
+        facts = {"batch": 1, "tokens": grid[0] * grid[1], "keep": keep, "dtype": "bfloat16"}
+        calls = _parts(reader, grid, keep, device)
+        whole = row("prefill", "as shipped", timed(calls.pop("prefill"), repeats), **facts)
+        lines.append(whole)
+        for what, call in calls.items():
+            part = row(what, "as shipped", timed(call, repeats), **facts)
+            lines.append(part | {"share_of_prefill": part["median_ms"] / whole["median_ms"]})
+    return lines
+
+
+def _parts(reader: nn.Module, grid: tuple[int, int], keep: int, device: str) -> dict[str, Callable]:
+    """The prefill, the two cues of AdaptPrune, and both with the choice that follows."""
+    length = grid[0] * grid[1] + TEXT
+    heads, width = READER.num_attention_heads, READER.hidden_size
+    hidden = torch.randn(1, length, width, dtype=torch.bfloat16, device=device)
+    shape = (1, heads, length, width // heads)
+    query, key = (torch.randn(shape, dtype=torch.bfloat16, device=device) for _ in range(2))
+    last = torch.full((1, 1), length - 1, device=device)
+    visual = slice(1, 1 + grid[0] * grid[1])
+    engine = "triton" if torch.device(device).type == "cuda" else "torch"
+    method = methods.AdaptPrune(keep=keep, engine=engine)
+    layer = reader.layers[method.layer].self_attn
+    attend = partial(attention_rows, query, key, None, layer.scaling, last, causal=True)
+
+    def project() -> Tensor:
+        return layer.k_proj(hidden[:, visual])
+
+    def choose() -> Tensor:
+        seen = attend()[:, :, 0, visual]
+        return method.choose(Cues(grid=grid, features=hidden[:, visual], attention=seen, keys=project())).kept
+
+    return {
+        "prefill": partial(reader, inputs_embeds=hidden, use_cache=True),
+        "attention row": attend,
+        "keys": project,
+        "cues and selection": choose,
+    }
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run from the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m lib.study.costs.kernel_bench",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--out", type=user_path, required=True, help="CSV file to write")
+    parser.add_argument("--repeats", type=int, default=50, help="timed calls each (default 50, at least 2)")
+    parser.add_argument(
+        "--no-prefill", action="store_true", help="leave out the 7B decoder (14 GB of memory)"
+    )
+    given = parser.parse_args(words)
+    if given.repeats < 2:
+        parser.error(f"--repeats must be at least 2, got {given.repeats}")
+    if not given.out.parent.is_dir():
+        parser.error(f"--out names a folder that does not exist: {given.out.parent}")
+    if not torch.cuda.is_available():
+        print("kernel_bench times a CUDA device and PyTorch sees none here.", file=sys.stderr)
+        return 2
+    lines = time_selection(given.repeats)
+    if not given.no_prefill:
+        lines += time_prefill(given.repeats)
+    said = provenance()
+    frame = pd.DataFrame(lines).assign(
+        device=torch.cuda.get_device_name(),
+        torch=torch.__version__,
+        triton=kernels.triton.__version__ if kernels.triton else "absent",
+        transformers=said["versions"]["transformers"],
+        commit=said["commit"],
+        date=datetime.now(timezone.utc).date().isoformat(),
+    )
+    write_table(frame, given.out, "%.4g")
+    print(frame.iloc[:, :12].to_string(index=False))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

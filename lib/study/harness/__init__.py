@@ -1,0 +1,1 @@
+"""The papers' benchmarks, on a model of one's own."""

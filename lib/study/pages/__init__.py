@@ -1,0 +1,1 @@
+"""What a reader sees: figures, wording, a module a notebook, README, card, site."""

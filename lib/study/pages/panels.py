@@ -1,0 +1,311 @@
+"""Compose the figures of the claim notebooks from the drawing functions of `lib.study.pages.plots`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lib.paths import PUBLISHED
+from lib.study.compare import SHUFFLED, difference, levels, retention_intervals
+from lib.study.pages.looks import BLUE, GREEN, GREY, LOOKS, ORANGE, PURPLE, SKY
+from lib.study.pages.plots import ablation_bars, accuracy_curve, look, point_intervals
+from lib.study.pages.sections import Study
+from lib.study.scenes.layout import SUITES
+from lib.study.stats import mean_interval
+from lib.study.tables import ALL, suite_weights
+
+CURVES = ("oracle", "desap", "adaptprune", "cls", "fastv", "uniform", "random")
+PAPER_TOKENS = 576  # LLaVA-1.5's 24x24 grid, on which the published numbers were measured
+# Series without a method's look: colour and marker, told apart by both.
+SERIES = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (PURPLE, "D"), (SKY, "v"), (GREY, "P"))
+
+
+def headline(
+    study: Study, keep: int, arms: Sequence[str] = ("none", "oracle", "desap", "adaptprune", "random")
+) -> str:
+    """Say a figure's message: the accuracies of some arms at one budget."""
+    found = levels(study, arms, keep)
+    told = [f"{look(row.arm).label} {row.estimate:.2f}" for row in found.itertuples()]
+    return f"at {keep} of {study.tokens} tokens: {', '.join(told)}"
+
+
+def _drawn(table: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
+    return table[table["method"].isin([*arms, "none", "blind"])]
+
+
+def _spread(table: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
+    """Move each arm a little along the budget axis, so that intervals do not lie on each other."""
+    present = [arm for arm in arms if arm in set(table["method"])]
+    place = {arm: index - (len(present) - 1) / 2 for index, arm in enumerate(present)}
+    factor = 2.0 ** (0.04 * table["method"].map(place).fillna(0.0))
+    return table.assign(keep=table["keep"] * factor)
+
+
+def _true_ticks(ax: Axes, budgets: Sequence[int]) -> None:
+    ax.set_xticks(budgets, [str(budget) for budget in budgets])
+
+
+def curves(
+    table: pd.DataFrame,
+    tokens: int,
+    arms: Sequence[str] = CURVES,
+    published: pd.DataFrame | None = None,
+    ylabel: str = "accuracy (higher is better)",
+    title: str = "",
+) -> Figure:
+    """Draw accuracy, or a ratio in its place, against kept tokens for several methods."""
+    figure, ax = plt.subplots(figsize=(7.6, 4.4), layout="constrained")
+    rows = _drawn(table[table["suite"] == ALL], arms)
+    accuracy_curve(_spread(rows, arms), arms=arms, published=published, ax=ax)
+    budgets = sorted({int(keep) for keep in rows.loc[~rows["method"].isin(["none", "blind"]), "keep"]})
+    _true_ticks(ax, budgets)
+    ax.set(xlabel=f"visual tokens kept of {tokens} (log scale)", ylabel=ylabel, title=title)
+    return figure
+
+
+def suite_curves(
+    table: pd.DataFrame, tokens: int, arms: Sequence[str] = ("desap", "adaptprune", "cls", "fastv")
+) -> Figure:
+    """Draw one small panel a suite, all with the same axes."""
+    suites = [suite for suite in SUITES if suite in set(table["suite"])]
+    columns = min(3, len(suites))
+    lines = -(-len(suites) // columns)
+    size = (3.1 * columns, 2.7 * lines + 0.5)
+    figure, axes = plt.subplots(
+        lines, columns, figsize=size, sharex=True, sharey=True, squeeze=False, layout="constrained"
+    )
+    shown = _spread(_drawn(table, [*arms, "random"]), [*arms, "random"])
+    drawn = table.loc[table["method"].isin(arms), "keep"]
+    for ax, suite in zip(axes.flat, suites, strict=False):
+        accuracy_curve(shown, suite=suite, arms=arms, ax=ax)
+        ax.get_legend().remove()
+        ax.set(xlabel="", ylabel="", title=suite, ylim=(-0.03, 1.03))
+        _true_ticks(ax, sorted({int(keep) for keep in drawn}))
+    for ax in axes.flat[len(suites) :]:
+        ax.remove()
+    figure.supxlabel(f"visual tokens kept of {tokens} (log scale)", fontsize="medium")
+    figure.supylabel("accuracy", fontsize="medium")
+    handles, labels = axes.flat[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False)
+    return figure
+
+
+def published_retention(tokens: int) -> pd.DataFrame:
+    """Read published retention of the methods that were also run here, at the same kept share of tokens.
+
+    Returns
+    -------
+    DataFrame
+        method, keep (of `tokens`), accuracy (a ratio), source.
+    """
+    first = pd.read_csv(PUBLISHED / "desap_table1.csv")
+    second = pd.read_csv(PUBLISHED / "random_and_pooling.csv")
+    rows = pd.concat([first[first["method"] == "DeSAP"], second], ignore_index=True)
+    names = {"DeSAP": "desap", "FastV": "fastv", "random": "random"}
+    rows = rows[rows["method"].isin(names)]
+    return pd.DataFrame(
+        {
+            "method": rows["method"].map(names),
+            "keep": rows["tokens"] * tokens / PAPER_TOKENS,
+            "accuracy": rows["average_percent"] / 100,
+            "source": rows["source"],
+        }
+    ).reset_index(drop=True)
+
+
+def retention_curves(study: Study) -> tuple[Figure, pd.DataFrame]:
+    """Draw the share of the unpruned accuracy that stays, with the papers' values as hollow markers."""
+    arms = ("desap", "adaptprune", "cls", "fastv", "random")
+    table = retention_intervals(study)
+    table = table[table["method"].isin([*arms, "blind"])].reset_index(drop=True)
+    published = published_retention(study.tokens)
+    title = "share of the unpruned accuracy kept: ours (lines), published (hollow)"
+    figure = curves(table, study.tokens, arms, published, "share of unpruned accuracy", title)
+    figure.axes[0].axhline(1.0, color="0.15", linewidth=1.1)
+    for points in figure.axes[0].collections:
+        points.set_zorder(5)  # what others published must not hide behind the lines
+    plotted = pd.concat([table.assign(source="this study"), published], ignore_index=True)
+    return figure, plotted
+
+
+def bars_and_differences(
+    study: Study, labels: Mapping[str, str], reference: str, keep: int
+) -> tuple[Figure, pd.DataFrame]:
+    """Draw accuracies of arms beside their paired differences to one of them.
+
+    Parameters
+    ----------
+    labels
+        Arm label in the records to text at the axis, in the order of drawing.
+    reference
+        The arm that differences are taken to; its own row stays empty on the right.
+    """
+    frame = levels(study, list(labels), keep)
+    pairs = pd.DataFrame([difference(study, arm, reference, keep) for arm in frame["record"]])
+    pairs.loc[frame["record"] == reference, ["estimate", "low", "high"]] = np.nan
+    frame = frame.assign(label=frame["record"].map(labels))
+    beside = frame.assign(
+        **{name: pairs[name].to_numpy() for name in ("estimate", "low", "high")}, reference=0.0
+    )
+    height = 1.0 + 0.42 * len(frame)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9.4, height), layout="constrained", sharey=True)
+    ablation_bars(frame, xlabel="accuracy", ax=left)
+    ablation_bars(beside, xlabel="paired difference", ax=right)
+    left.set(xlabel="accuracy", title=f"accuracy at {keep} of {study.tokens} tokens")
+    right.set(xlabel="paired difference", title=f"difference to: {labels[reference]}")
+    plotted = pd.concat(
+        [
+            frame.assign(quantity="accuracy"),
+            beside.drop(columns="reference").assign(quantity=f"difference to {reference}"),
+        ],
+        ignore_index=True,
+    )
+    return figure, plotted
+
+
+def bars(study: Study, labels: Mapping[str, str], keep: int, title: str = "") -> tuple[Figure, pd.DataFrame]:
+    """Draw accuracies of arms as bars, with the unpruned accuracy as a line."""
+    frame = levels(study, list(labels), keep)
+    frame = frame.assign(label=frame["record"].map(labels))
+    full = levels(study, ["none"], keep)
+    if len(full):
+        frame = frame.assign(reference=full["estimate"].iloc[0])
+    figure, ax = plt.subplots(figsize=(7.4, 1.0 + 0.42 * len(frame)), layout="constrained")
+    ablation_bars(frame, xlabel="accuracy (line: unpruned)", ax=ax)
+    ax.set_title(title)
+    return figure, frame
+
+
+def shuffled_title(study: Study, keep: int) -> str:
+    """Say what another question does to the task cue alone."""
+    task = "desap/share=1.0"
+    found = levels(study, [task, task + SHUFFLED], keep)["estimate"].tolist()
+    told = [f"{name} {value:.2f}" for name, value in zip(("own question", "another"), found, strict=False)]
+    return f"task cue alone at {keep} of {study.tokens} tokens: {', '.join(told)}"
+
+
+def dots(frame: pd.DataFrame, xlabel: str, title: str = "") -> Figure:
+    """Draw differences with intervals as dots: one line a label, one colour and marker a series (methods have theirs).
+
+    Parameters
+    ----------
+    frame
+        Columns label, series, estimate, low, high, in the order of drawing. A single series with a column arm is
+        drawn without a legend, each arm in its own look.
+    """
+    names = list(dict.fromkeys(frame["label"]))
+    figure, ax = plt.subplots(figsize=(7.4, 1.2 + 0.5 * len(names)), layout="constrained")
+    for mine, label, (colour, marker), shift in _dressed(frame):
+        places, size = mine["label"].map(names.index) + shift, 6 if label else 8
+        point_intervals(ax, mine, places, colour=colour, marker=marker, size=size, label=label or None)
+    ax.axvline(0, color="0.15", linewidth=1.1)
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(len(names) - 0.45, -0.55)
+    ax.set(xlabel=f"{xlabel}, 95 % interval over images", title=title)
+    if ax.get_legend_handles_labels()[1]:
+        ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    sns.despine(ax=ax)
+    return figure
+
+
+def _dressed(frame: pd.DataFrame) -> Iterator[tuple[pd.DataFrame, str, tuple, float]]:
+    """Rows that are drawn alike, the name that a legend gives them, their colour and marker, and how far off the line."""
+    series = list(dict.fromkeys(frame["series"]))
+    if len(series) == 1 and "arm" in frame:
+        for arm, mine in frame.groupby("arm", sort=False):
+            yield mine, "", (look(arm).colour, look(arm).marker), 0.0
+        return
+    methods = {one.label: (one.colour, one.marker) for one in LOOKS.values()}
+    styles = [methods[name] for name in series] if set(series) <= set(methods) else SERIES
+    for index, name in enumerate(series):
+        shift = 0.2 * (index - (len(series) - 1) / 2)
+        yield frame[frame["series"] == name], name, styles[index % len(styles)], shift
+
+
+def against(study: Study, left: str, right: str, budgets: Sequence[int]) -> pd.DataFrame:
+    """Measure the paired difference of two methods by suite and budget, as `dots` draws it."""
+    suites = [suite for suite in SUITES if suite in set(study.table["suite"])]
+    rows = [
+        difference(study, left, right, keep, (suite,))
+        | {"label": "all suites" if suite == ALL else suite, "series": f"{keep} tokens"}
+        for suite in (ALL, *suites)
+        for keep in budgets
+    ]
+    return pd.DataFrame(rows)
+
+
+def by_budget(study: Study, pairs: Mapping[str, tuple[str, str]], budgets: Sequence[int]) -> pd.DataFrame:
+    """Measure the paired difference of named pairs of arms at each budget, as `dots` draws it."""
+    rows = [
+        difference(study, left, right, keep) | {"label": f"{keep} tokens", "series": name}
+        for keep in budgets
+        for name, (left, right) in pairs.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def positions(study: Study, budgets: Sequence[int]) -> pd.DataFrame:
+    """Measure what original positions bring over renumbered ones, for the arms that were run both ways."""
+    arms = ("oracle", "desap", "cls", "random")
+    pairs = {look(arm).label: (f"{arm}/positions=original", arm) for arm in arms}
+    return by_budget(study, pairs, budgets)
+
+
+def measure_means(study: Study, labels: Mapping[str, str]) -> pd.DataFrame:
+    """Average measured quantities with intervals: arm (for its look), label, n, estimate, low, high."""
+    rows = []
+    for name, label in labels.items():
+        mine = study.measures[study.measures["measure"] == name]
+        if mine.empty:
+            continue
+        found = mean_interval(
+            mine["value"].to_numpy(),
+            mine["image_id"].astype("category").cat.codes.to_numpy(),
+            study.seed,
+            weights=suite_weights(mine["suite"]).to_numpy(),
+        )
+        method = name.removeprefix("localisation_")
+        arm = method if method in ("cls", "fastv", "adaptprune", "random") else "desap"
+        rows.append((arm, name, label, found.n, found.estimate, found.low, found.high))
+    return pd.DataFrame(rows, columns=["arm", "measure", "label", "n", "estimate", "low", "high"])
+
+
+def mechanism_bars(study: Study) -> tuple[Figure, pd.DataFrame]:
+    """Draw claim D-16: what the last layer's output resembles, and whose tokens lie on the evidence."""
+    alike = measure_means(
+        study, {"cosine_residual": "residual (its input)", "cosine_attention": "attention part"}
+    )
+    found = measure_means(
+        study,
+        {
+            "localisation_decoupled": "task cue, decoupled",
+            "localisation_vanilla": "task cue, vanilla",
+            "localisation_cls": look("cls").label,
+            "localisation_fastv": look("fastv").label,
+            "localisation_adaptprune": look("adaptprune").label,
+            "localisation_random": look("random").label,
+        },
+    )
+    chance = measure_means(study, {"localisation_chance": "chance"})
+    if len(chance):
+        found = found.assign(reference=chance["estimate"].iloc[0])
+    size = (9.4, 1.2 + 0.42 * len(found))
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=size, layout="constrained", gridspec_kw={"width_ratios": [1, 1.3]}
+    )
+    for frame, ax in ((alike, left), (found, right)):
+        if len(frame):  # a quantity that was not measured leaves its panel empty
+            ablation_bars(frame, ax=ax)
+    left.axvline(0, color="0.15", linewidth=1.1)
+    left.set_xlabel("cosine with the full hidden state")
+    right.set_xlabel("share of kept tokens on the evidence (line: chance)")
+    for ax, title in ((left, "what the last layer's output resembles"), (right, "who finds the evidence")):
+        ax.set_title(title)
+    plotted = pd.concat([alike, found.drop(columns="reference", errors="ignore"), chance], ignore_index=True)
+    return figure, plotted

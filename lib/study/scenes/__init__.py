@@ -1,0 +1,1 @@
+"""The embedded benchmark: pictures, questions, asking, measuring."""

@@ -1,0 +1,1 @@
+"""How the model of Scenes was trained."""
