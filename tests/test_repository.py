@@ -10,7 +10,7 @@ import papermill
 import pytest
 
 from lib.paths import FIGURES, NOTEBOOKS, README, ROOT, SWEEPS
-from lib.study.pages import model_card
+from lib.study.pages import model_card, page
 from lib.study.pages.readme import block, with_results
 from lib.study.sweep import read_parameters, read_runs
 
@@ -167,9 +167,12 @@ class TestNotebook:
             assert not [out for out in outputs if out.get("name") == "stderr"]
             shown = [out.data for out in outputs if "data" in out]
             assert not {kind for data in shown for kind in data} - COMPARED - {PICTURE}
-            if any(PICTURE in data for data in shown):
-                assert re.search(r"\bsave\(", cell.source), "its numbers lie in no CSV"
-            # The name of a drawn object says nothing, and memory addresses differ: end with plt.show().
+            named = [name for name, _ in page.shown(outputs)]
+            assert len(named) == sum(PICTURE in data for data in shown), (
+                "a picture that page.show did not show"
+            )
+            assert all((FIGURES / f"{name}.csv").is_file() for name in named), "its numbers lie in no CSV"
+            # The name of a drawn object says nothing, and memory addresses differ: end with page.show().
             assert not [
                 data for data in shown if re.match(r"<(?!Figure|IPython)", data.get("text/plain", ""))
             ]

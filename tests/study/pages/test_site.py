@@ -8,7 +8,7 @@ import pytest
 
 from lib.paths import NOTEBOOKS
 from lib.study.claims import read_claims
-from lib.study.pages.site import pages
+from lib.study.pages.site import claim_pages, pages
 
 LINKS = re.compile(r"\]\(([^)#\s]+)\)|\{(?:image|figure)\} (\S+)|\{download\}`[^<]*<([^>]+)>`")
 
@@ -80,7 +80,7 @@ def test_copied_notebooks_differ_by_anchors_alone(site):
 
 
 def test_a_figure_goes_with_the_claims_of_its_section():
-    found = pages.sections(nbformat.read(NOTEBOOKS / "11_desap_claims.ipynb", as_version=4))
+    found = claim_pages.sections(nbformat.read(NOTEBOOKS / "11_desap_claims.ipynb", as_version=4))
     (section,) = [section for section in found if "D-7" in section.claims]
     assert [name for name, _ in section.figures] == ["D-7_share"]
     assert section.figures[0][1].endswith("`D-7_share.csv`.")
