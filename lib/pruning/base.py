@@ -5,6 +5,8 @@ Shapes: B batch, N visual tokens, D feature width, E joint image-text width, T t
 
 from __future__ import annotations
 
+import inspect
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -50,6 +52,12 @@ SHAPES: Mapping[str, str] = MappingProxyType(  # of the cues, one letter a size
 )
 PADDED = frozenset({"tokens", "text_importance"})  # padding may hold anything, and is emptied on use
 MASKS = frozenset({"text_valid", "text_special", "prompt_valid", "evidence"})
+
+
+def comments(kind: type) -> dict[str, str]:
+    """The comment behind each field of a dataclass, from its source."""
+    found = re.finditer(r"^ {4}(\w+): [^#\n]*# (.*)$", inspect.getsource(kind), re.MULTILINE)
+    return {match[1]: match[2] for match in found}
 
 
 @dataclass(frozen=True, kw_only=True)

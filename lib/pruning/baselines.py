@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
 from lib.pruning.base import Choice, Cues, Method, Needs
-from lib.pruning.checks import check_flag, check_integer
-from lib.pruning.cues import cls_saliency
-from lib.pruning.merging import average_into_kept
-from lib.pruning.selection import random_choice, spread_priority, top_k, uniform_grid
+from lib.pruning.checks import check_grid, check_integer, check_scores
+from lib.pruning.merging import join
+from lib.pruning.picking import budget
+from lib.pruning.selection import lattice_places, random_choice, spread_priority, top_k, uniform_grid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +114,82 @@ class UniformGrid(Method):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CentreCrop(Method):
+    """The k tokens nearest to the middle of the image."""
+
+    name: ClassVar[str] = "centre_crop"
+    stage: ClassVar[str] = "any"
+    paper: ClassVar[str] = "A control for the habit of photographs to show things in the middle."
+    code: ClassVar[str] = "None."
+    ours: ClassVar[str] = (
+        "Exactly k tokens by distance from the middle; of equal distances the lower position stays."
+    )
+
+    def reads_grid(self) -> bool:
+        return True
+
+    def choose(self, cues: Cues) -> Choice:
+        cells = _cells(cues.grid, cues.features.device)
+        middle = (torch.tensor(cues.grid, dtype=torch.float64, device=cells.device) - 1) / 2
+        nearness = -(cells - middle).square().sum(-1).float()
+        return Choice(top_k(nearness.expand(cues.batch, -1), self.budget(cues)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pooling(Method):
+    """Average pooling: every token joins the nearest of k evenly spread places."""
+
+    name: ClassVar[str] = "pool"
+    stage: ClassVar[str] = "encoder"
+    paper: ClassVar[str] = "Average pooling of the grid, a baseline in several papers' tables."
+    code: ClassVar[str] = "Windows of equal size, so only some budgets exist."
+    ours: ClassVar[str] = "Any budget: windows are the cells nearest to k evenly spread places."
+
+    def reads_grid(self) -> bool:
+        return True
+
+    def choose(self, cues: Cues) -> Choice:
+        check_scores("features", cues.features)
+        places = uniform_grid(cues.grid, self.budget(cues)).to(cues.features.device, non_blocking=True)
+        kept = places.expand(cues.batch, -1)
+        cells = _cells(cues.grid, cues.features.device)
+        # Places are rounded down, so of two that are equally near the later one is the nearer.
+        centres = cells[places] - 0.25
+        nearest = (cells[:, None] - centres).square().sum(-1).argmin(-1)
+        return Choice(kept, {}, join(cues.features, kept, nearest.expand(cues.batch, -1)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Downsample(Method):
+    """The image itself made smaller, so that the encoder cuts it into fewer patches."""
+
+    name: ClassVar[str] = "downsample"
+    stage: ClassVar[str] = "encoder"
+    paper: ClassVar[str] = "VTC-Bench: a smaller image beats many methods, so it is the baseline to beat."
+    code: ClassVar[str] = "The processor's resolution is lowered, on models that take any."
+    ours: ClassVar[str] = (
+        "Any budget: the smallest nearly square image with at least k patches, position embeddings interpolated; patches too "
+        "many leave evenly; each stands at its place in the full grid."
+    )
+
+    def lattice(self, grid: tuple[int, int]) -> tuple[int, int]:
+        rows, columns = check_grid(grid)
+        count = budget(self.keep, rows * columns, self.rounding)
+        lines = min(rows, max(round(math.sqrt(count * rows / columns)), math.ceil(count / columns)))
+        return lines, math.ceil(count / lines)
+
+    def reads_grid(self) -> bool:
+        return True
+
+    def choose(self, cues: Cues) -> Choice:
+        places = lattice_places(cues.grid, self.lattice(cues.grid))
+        count = self.budget(cues)
+        stay = [(2 * place + 1) * len(places) // (2 * count) for place in range(count)]
+        kept = torch.tensor(places)[stay].to(cues.features.device, non_blocking=True)
+        return Choice(kept.expand(cues.batch, -1))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Oracle(Method):
     """The tokens that hold the answer first, then an even spread over the rest of the image.
 
@@ -138,40 +216,14 @@ class Oracle(Method):
         return Choice(top_k(2 * evidence + spread, self.budget(cues)), {"evidence": evidence})
 
 
-@dataclass(frozen=True, kw_only=True)
-class ClsTopK(Method):
-    """The patches that the vision encoder's [CLS] token looks at most."""
-
-    name: ClassVar[str] = "cls"
-    stage: ClassVar[str] = "encoder"
-    paper: ClassVar[str] = "FasterVLM and VisionZip: head-mean [CLS] attention, highest first."
-    code: ClassVar[str] = (
-        "FasterVLM's is exactly this: head mean of the last but one vision layer. VisionZip reads the same row, sums over heads "
-        "and adds merged tokens."
-    )
-    ours: ClassVar[str] = (
-        "FasterVLM's, in raster order; the layer is a field, and averaging as in DeSAP is a switch."
-    )
-
-    saliency_layer: int = -2  # FasterVLM's, VisionZip's and HoloV's released code
-    merge: bool = False  # FasterVLM drops without a trace
-
-    def __post_init__(self) -> None:
-        Method.__post_init__(self)
-        check_integer("saliency_layer", self.saliency_layer)
-        check_flag("merge", self.merge)
-
-    def needs(self) -> Needs:
-        return Needs(saliency_layer=self.saliency_layer)
-
-    def choose(self, cues: Cues) -> Choice:
-        saliency = cls_saliency(self.see(cues, "saliency"))
-        kept = top_k(saliency, self.budget(cues))
-        merged = average_into_kept(cues.features, kept) if self.merge else None
-        return Choice(kept, {"saliency": saliency}, merged)
-
-
 def _refuse_keep(method: Method) -> None:
     if method.keep is not None:
         raise ValueError(f"keep must stay None: {method.name} has no budget; got {method.keep!r}")
     method.check_shared()
+
+
+def _cells(grid: tuple[int, int], device: torch.device) -> Tensor:
+    """Row and column of each position: [N, 2] float64."""
+    rows, columns = check_grid(grid)
+    place = torch.arange(rows * columns, device=device)
+    return torch.stack([place // columns, place % columns], -1).double()

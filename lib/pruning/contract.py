@@ -5,7 +5,6 @@ Shapes: B batch, N visual tokens, D feature width, E joint image-text width, T t
 
 from __future__ import annotations
 
-import inspect
 import math
 import re
 from collections.abc import Mapping
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lib.pruning import methods
-from lib.pruning.base import Choice, Cues, Method, Needs
+from lib.pruning.base import Choice, Cues, Method, Needs, comments
 
 SQUARE, OBLONG = (6, 6), (4, 9)  # the second tells rows from columns; both hold 36 tokens
 KEEPS = (1, 7, 0.5)
@@ -135,7 +134,7 @@ def rows() -> list[dict[str, str]]:
     for need, brought in BROUGHT.items():
         for cue in brought:
             needs_of.setdefault(cue, []).append(need)
-    told, wanted = _comments(Cues), _comments(Needs)
+    told, wanted = comments(Cues), comments(Needs)
     return [
         {
             "cue": f"cues.{field.name}",
@@ -145,12 +144,6 @@ def rows() -> list[dict[str, str]]:
         }
         for field in fields(Cues)
     ]
-
-
-def _comments(kind: type) -> dict[str, str]:
-    """The comment behind each field of a dataclass."""
-    found = re.finditer(r"^ {4}(\w+): [^#\n]*# (.*)$", inspect.getsource(kind), re.MULTILINE)
-    return {match[1]: match[2] for match in found}
 
 
 def check_method(method: Method) -> tuple[str, ...]:

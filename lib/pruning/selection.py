@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from lib.pruning.checks import check_grid, check_integer, check_number, check_shape
-from lib.pruning.greedy import adaptive_nms, dpp_map, max_min
+from lib.pruning.greedy import dpp_map, max_min
 from lib.pruning.picking import ENGINES, ORDERS, ROUNDINGS, budget, highest, score_rows
+from lib.pruning.suppression import adaptive_nms
 
 __all__ = [
     "ENGINES",

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch.nn.functional import one_hot
 
-from lib.pruning import greedy, kernels
+from lib.pruning import kernels, suppression
 from testkit.builders import example
 
 PAPER = {"radius": 5.0, "sigma_distance": 1.5, "sigma_similarity": 0.05}
@@ -32,7 +32,7 @@ CASES = [
 def agree(scores, features, grid, count, **options):
     """Compare with the torch path, and return the picks in order."""
     options = {**PAPER, **options}
-    wanted = greedy.adaptive_nms(scores, features, grid, count, order="picked", **options)
+    wanted = suppression.adaptive_nms(scores, features, grid, count, order="picked", **options)
     picked = kernels.adaptive_nms(scores, features, grid, count, order="picked", **options)
     assert picked.dtype == torch.int64
     assert picked.tolist() == wanted.tolist()

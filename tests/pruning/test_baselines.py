@@ -1,4 +1,4 @@
-"""The baselines: [CLS] top-k, random, and the oracle."""
+"""The baselines: random, pooling, the middle, and the oracle."""
 
 from __future__ import annotations
 
@@ -7,16 +7,9 @@ import dataclasses
 import pytest
 import torch
 
-from lib.pruning import methods, selection
-from lib.pruning.methods import Cues, Needs
+from lib.pruning import methods
+from lib.pruning.methods import Cues
 from testkit.builders import chosen, make_cues
-
-
-def test_cls_reads_its_layer():
-    assert methods.make("cls", keep=4).needs() == Needs(saliency_layer=-2)
-    cues = make_cues(12)
-    expected = selection.top_k(cues.saliency.mean(1), 9).tolist()
-    assert chosen(methods.make("cls", keep=9), cues) == expected
 
 
 def test_random_depends_on_its_seed_and_the_row_seed_alone():
@@ -50,3 +43,14 @@ def test_oracle_thins_evidence_and_fills_the_rest_evenly():
     extra = full[full % 12 >= 6]
     assert len(extra) == 18
     assert abs((extra // 12 < 6).sum().item() - 9) <= 3
+
+
+def test_pooling_averages_windows():
+    cues = make_cues(7)
+    choice = methods.make("pool", keep=9).choose(cues)
+    windows = cues.features.reshape(2, 3, 2, 3, 2, 8).mean((2, 4)).reshape(2, 9, 8)
+    torch.testing.assert_close(choice.features, windows, atol=1e-6, rtol=0)
+
+
+def test_centre_crop_is_the_middle():
+    assert chosen(methods.make("centre_crop", keep=4), make_cues())[0] == [14, 15, 20, 21]

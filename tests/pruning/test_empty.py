@@ -7,9 +7,11 @@ import dataclasses
 import pytest
 import torch
 
-from lib.pruning import cues, duplicates, merging, methods, selection, sparsevlm
+from lib.pruning import cues, merging, methods, selection
 from lib.pruning.base import SHAPES
-from lib.pruning.vispruner import drop_duplicates
+from lib.pruning.peers.sparsevlm import relevant_words
+from lib.pruning.peers.tome import bipartite_merge
+from lib.pruning.peers.vispruner import drop_duplicates
 from testkit.builders import build, make_cues
 
 
@@ -44,10 +46,10 @@ def decoupled(**changed):
         (lambda: selection.dpp_map(zeros(1, 4), zeros(1, 4, 0), 1), "features", "D"),
         (lambda: merging.average_into_kept(zeros(1, 0, 4), PLACES), "features", "N"),
         (lambda: merging.average_into_kept(zeros(1, 4, 4), PLACES[:, :0]), "kept", "k"),
-        (lambda: duplicates.bipartite_merge(zeros(1, 0, 4), 1), "features", "N"),
+        (lambda: bipartite_merge(zeros(1, 0, 4), 1), "features", "N"),
         (lambda: drop_duplicates(zeros(1, 4, 0), 1, 1), "features", "D"),
         (
-            lambda: sparsevlm.relevant_words(zeros(1, 4, 8), zeros(1, 0, 8), zeros(1, 0).bool()),
+            lambda: relevant_words(zeros(1, 4, 8), zeros(1, 0, 8), zeros(1, 0).bool()),
             "prompt",
             "T",
         ),

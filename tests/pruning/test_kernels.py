@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from lib.paths import ROOT
-from lib.pruning import greedy, kernels, selection
+from lib.pruning import kernels, selection, suppression
 from testkit.builders import example
 
 needs_triton = pytest.mark.skipif(
@@ -60,7 +60,7 @@ def test_nothing_needs_triton_and_a_cpu_loads_none():
 def test_reach_is_that_of_the_torch_path(grid, radius):
     down, across, squared = kernels._reach(grid, radius)
     rows, columns = grid
-    nearby, exponent = greedy._reach(rows, columns, radius, 1.5, torch.device("cpu"))(
+    nearby, exponent = suppression._reach(rows, columns, radius, 1.5, torch.device("cpu"))(
         torch.arange(rows * columns)
     )
     seen = {
@@ -128,14 +128,14 @@ def test_compiled_without_a_device(capability):
     for dtype, depth, warps, stages in (("bf16", 64, 4, 4), ("fp16", 64, 4, 4), ("fp32", 32, 8, 2)):
         types = {"features": f"*{dtype}", "products": "*fp32"}
         constants = {"WIDTH": 4096, "TILE": kernels.TILE, "DEPTH": depth, "RUN": kernels.RUN}
-        product = built(kernels._multiply, warps, stages, types, constants)
+        product = built(kernels.multiply_kernel, warps, stages, types, constants)
         assert ("mma" in product.asm["ptx"]) == (dtype != "fp32")  # tensor cores, but never rounded float32
     types = {"scores": "*fp32", "products": "*fp32", "picks": "*i64"}
     types |= dict.fromkeys(("slope", "slope_rest", "steepness"), "fp32")
     for block, warps in ((1, 1), (1024, 4), (4096, 16)):
         for alike in (True, False):
             constants = {"ALIKE": alike, "RASTER": True, "BLOCK": block, "TABLE": 32}
-            assert built(kernels._pick, warps, 1, types, constants).asm["cubin"]
+            assert built(kernels.pick_kernel, warps, 1, types, constants).asm["cubin"]
 
 
 @needs_triton

@@ -24,8 +24,8 @@ from transformers import AutoModel, LlamaConfig
 from lib.models.attention import attention_rows
 from lib.paths import user_path
 from lib.pruning import kernels, methods
-from lib.pruning.greedy import adaptive_nms
 from lib.pruning.methods import Cues
+from lib.pruning.suppression import adaptive_nms
 from lib.study.records import provenance
 from lib.study.tables import write_table
 

@@ -23,8 +23,8 @@ from tqdm import tqdm
 
 from lib.paths import TABLES
 from lib.pruning import methods, selection
-from lib.pruning.duplicates import bipartite_merge
 from lib.pruning.merging import average_into_kept
+from lib.pruning.peers.tome import bipartite_merge
 from lib.study.cost import TEXT
 from lib.study.tables import table_command
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import MISSING, fields, replace
 
@@ -15,7 +13,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from lib.pruning.base import Cues, Method
+from lib.pruning.base import Cues, Method, comments
 from lib.pruning.cues import decoupled_similarity
 from lib.pruning.precision import cosine, wide
 from lib.pruning.selection import top_k
@@ -210,11 +208,9 @@ def nearest_kept(features: Tensor, kept: Tensor) -> np.ndarray:
 
 def switches(kind: type[Method]) -> pd.DataFrame:
     """The fields of a method with default and origin, read from the comments of its own source."""
-    lines = inspect.getsource(kind).splitlines()
-    pattern = re.compile(r"^    (\w+): [^=]+=.*?  # (.+)$")
-    origin = dict(match.groups() for match in map(pattern.match, lines) if match)
+    origin = comments(kind)
     rows = [
-        {"field": field.name, "default": repr(field.default), "origin": origin.get(field.name, "")}
+        {"field": field.name, "default": repr(field.default), "origin": origin[field.name]}
         for field in fields(kind)
         if field.name in origin and field.default is not MISSING
     ]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import LlamaConfig
 
-from lib.pruning.greedy import adaptive_nms
+from lib.pruning.suppression import adaptive_nms
 from lib.study.costs import kernel_bench
 
 

@@ -10,8 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib.pruning import holov, methods
+from lib.pruning import methods
 from lib.pruning.methods import Cues
+from lib.pruning.peers import holov
 from testkit.builders import chosen, make_cues
 
 

@@ -1,17 +1,41 @@
-"""Finding duplicates by bipartite matching: every second token looks for its like among the others.
-
-Shapes: B batch, N visual tokens, D feature width. Rounds are as many as the shapes say, never the data.
-"""
+"""ToMe: the most similar pairs merge, every second token looking for its like among the others."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from lib.pruning.base import Choice, Cues, Method
 from lib.pruning.checks import check_scores, check_shape
 from lib.pruning.merging import gather_rows
 from lib.pruning.picking import budget
 from lib.pruning.precision import cosine, product
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToMe(Method):
+    """Merge the most similar pairs, round by round, until k tokens are left.
+
+    Source: ToMe (arXiv 2210.09461), from the paper alone.
+    """
+
+    name: ClassVar[str] = "tome"
+    stage: ClassVar[str] = "encoder"
+    paper: ClassVar[str] = (
+        "Bipartite soft matching of keys merges r pairs in every layer of a vision transformer."
+    )
+    code: ClassVar[str] = "Not read: its licence is non-commercial. Run by an outside examiner."
+    ours: ClassVar[str] = (
+        "The matching alone, on the projector's input after the encoder, in rounds of at most half; a merged token stays at "
+        "its partner's place; means weigh by size."
+    )
+
+    def choose(self, cues: Cues) -> Choice:
+        kept, features = bipartite_merge(cues.features, self.budget(cues))
+        return Choice(kept, {}, features)
 
 
 def bipartite_merge(features: Tensor, keep: int | float) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lib.pruning import methods
 from lib.pruning.methods import Cues
-from lib.pruning.vispruner import drop_duplicates
+from lib.pruning.peers.vispruner import drop_duplicates
 from lib.study.parity import vispruner as transcription
 from testkit.builders import chosen, example, make_cues
 

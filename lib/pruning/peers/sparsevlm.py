@@ -13,9 +13,9 @@ from torch import Tensor
 
 from lib.pruning.base import Cues, Needs
 from lib.pruning.checks import check_integer, check_option, check_shape
+from lib.pruning.peers.staged import Staged
 from lib.pruning.picking import highest
 from lib.pruning.precision import wide
-from lib.pruning.staged import Staged
 
 # Tokens of 576 after each cut, by version and by the mean a layer that the setting is named after.
 LISTS: Mapping[str, Mapping[int, tuple[int, ...]]] = MappingProxyType(

@@ -11,7 +11,7 @@ import torch
 
 from lib.pruning import methods
 from lib.pruning.methods import Needs, SparseVLM
-from lib.pruning.sparsevlm import LISTS, distance_factor, relevant_words
+from lib.pruning.peers.sparsevlm import LISTS, distance_factor, relevant_words
 from testkit.builders import build, make_cues
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from lib.pruning.base import Cues, Needs
 from lib.pruning.checks import check_option
 from lib.pruning.cues import last_query_saliency
-from lib.pruning.staged import Staged
+from lib.pruning.peers.staged import Staged
 
 READS = ("entering", "before")
 
