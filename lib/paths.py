@@ -8,6 +8,7 @@ DATA = ROOT / "data"
 FIGURES = ROOT / "figures"
 NOTEBOOKS = ROOT / "notebooks"
 MODELS = DATA / "models"
+MODEL = MODELS / "scenes"  # the shipped one
 PUBLISHED = DATA / "published"
 RECORDS = DATA / "records"
 RUNS = DATA / "runs"

@@ -183,7 +183,7 @@ class TestNotebook:
         levels = [len(marks) for marks in re.findall(r"^(#+) ", prose, re.MULTILINE)]
         assert levels.count(1) == 1
         assert all(after - before <= 1 for before, after in pairwise(levels))
-        assert re.search(r"\bversions\(\)", book.cells[-1].source)
+        assert re.search(r"\bversions\(", book.cells[-1].source)
         assert "torch" in book.cells[-1].outputs[0].text
 
     def test_metadata(self, path):

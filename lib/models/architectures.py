@@ -105,3 +105,24 @@ SIZES: Mapping[str, tuple[Architecture, ...]] = MappingProxyType(
         ),
     }
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """Widths and depths of the embedded model; the grid is a parameter like any other."""
+
+    image: int = 96  # pixels a side
+    patch: int = 8  # pixels a side: 12 x 12 visual tokens
+    vision_width: int = 128
+    vision_layers: int = 5
+    text_width: int = 128
+    text_layers: int = 2
+    joint: int = 128  # joint image-text space
+    width: int = 192  # decoder
+    layers: int = 5
+    head: int = 32  # width of an attention head of the decoder
+    intermediate: int = 512
+
+    @property
+    def grid(self) -> int:
+        return self.image // self.patch

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
 from pathlib import Path
 
 from huggingface_hub import try_to_load_from_cache
 
-from lib.paths import user_path
+from lib.paths import MODEL, user_path
 
 
 def locate(path_or_repo: str | Path) -> Path:
@@ -77,3 +78,12 @@ def _stated_size(path: Path) -> int | None:
         return None
     ends = [entry["data_offsets"][1] for name, entry in tensors.items() if name != "__metadata__"]
     return 8 + length + max(ends, default=0)
+
+
+def weights_digest(folder: Path = MODEL) -> str:
+    """Sha-256 over the model's weight files: which model a record was made with."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.safetensors")):
+        if "checkpoints" not in path.parts:
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -27,6 +27,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from lib.models.architectures import Sizes
+
 # The end token must not have id 2: transformers then pools the text as the first CLIP releases did (largest id).
 SPECIAL = ("<pad>", "<unk>", "<s>", "</s>", "<image>", "USER:", "ASSISTANT:")
 PAD, UNKNOWN, START, END, IMAGE, USER, ASSISTANT = range(7)
@@ -37,27 +39,6 @@ CHAT_TEMPLATE = (  # gives PROMPT for one question about one image
     "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
 )
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sizes:
-    """Widths and depths of the embedded model; the grid is a parameter like any other."""
-
-    image: int = 96  # pixels a side
-    patch: int = 8  # pixels a side: 12 x 12 visual tokens
-    vision_width: int = 128
-    vision_layers: int = 5
-    text_width: int = 128
-    text_layers: int = 2
-    joint: int = 128  # joint image-text space
-    width: int = 192  # decoder
-    layers: int = 5
-    head: int = 32  # width of an attention head of the decoder
-    intermediate: int = 512
-
-    @property
-    def grid(self) -> int:
-        return self.image // self.patch
 
 
 def vocabulary(words: list[str]) -> dict[str, int]:

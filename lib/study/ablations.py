@@ -12,11 +12,12 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lib.study.evidence import Study
 from lib.study.pages.looks import BLUE, ORANGE
 from lib.study.pages.plots import point_intervals
-from lib.study.pages.sections import Study, listing
 from lib.study.rules import Clause, find
 from lib.study.stats import holm
+from lib.study.wording import listing
 
 LEVEL = 0.05
 REACH = 0.25  # accuracy that both panels reach to either side; what lies beyond is drawn at the edge, with its number

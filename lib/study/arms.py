@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
-from lib.models.embedded import Sizes
+from lib.models.architectures import Sizes
+from lib.pruning.checks import check_option
 from lib.pruning.depth import entering
 from lib.pruning.methods import NAMES, Method, make
-from lib.study.factorial import factorial_arms
-from lib.study.records import arm_label
-from lib.study.scenes.evaluate import Arm, grid_of_arms
+from lib.study.factorial import COALITIONS, CUES
+from lib.study.records import TOLD, arm_label
 
 BUDGETS = (48, 32, 16)  # of 144, as the papers' 192, 128 and 64 of 576
 CURVE = (108, 72, 48, 32, 16, 8)  # pruning rates 0.25 to 0.94
@@ -30,6 +32,42 @@ MAPPED = entering(2, Sizes().layers)
 LATER: dict[str, object] = {"layers": (2, 3, 4)}
 VARIANTS = {arm_label(make("sparsevlm", keep=TIGHT, **LATER)): ("sparsevlm", LATER)}
 CONTENDERS = (*RIVALS, *VARIANTS)  # the head-to-head's arms by their labels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One method at one budget and the question that it hears of; the model is always asked its own.
+
+    `told` is "asked" (the question asked), "shuffled" (one about another picture) or "earlier" (another one about
+    the same picture: the method runs on that one, and what it kept is kept for the question asked).
+    """
+
+    method: Method
+    told: str = "asked"
+
+    def __post_init__(self) -> None:
+        check_option("told", self.told, TOLD)
+
+    @property
+    def label(self) -> str:
+        return arm_label(self.method, self.told)
+
+    @property
+    def seed(self) -> int:
+        return getattr(self.method, "seed", -1)
+
+
+def record_path(folder: Path, arm: Arm) -> Path:
+    """Where an arm's record lies: its label in a form every file system takes, budget and seed."""
+    slug = arm.label.replace("/", "__").replace("=", "-").replace(",", "_").replace(" ", "_")
+    slug = slug.replace("(", "").replace(")", "")
+    seed = f"-s{arm.seed}" if arm.seed >= 0 else ""
+    return folder / "accuracy" / f"{slug}-k{arm.method.keep}{seed}.parquet"
+
+
+def grid_of_arms(names: Sequence[str], budgets: Sequence[int], **fields) -> list[Arm]:
+    """Arms of several methods at several budgets."""
+    return [Arm(method=make(name, keep=keep, **fields)) for name in names for keep in budgets]
 
 
 def contender(label: str, keep: int) -> Method:
@@ -107,6 +145,19 @@ def constant_arms() -> list[Arm]:
     constants += [{"sigma_similarity": sigma} for sigma in (0.025, 0.1)]
     variants = constants + [fields | {"layer": MAPPED} for fields in (*ONE_BY_ONE, *constants)]
     return [Arm(method=make("adaptprune", keep=TIGHT, **fields)) for fields in variants]
+
+
+def factorial_arms(budgets: Sequence[int], seeds: Sequence[int]) -> list[Arm]:
+    """All combinations of cues at each budget; random, with every seed, is the empty one."""
+    arms = []
+    for keep in budgets:
+        for switches in COALITIONS:
+            fields = dict(zip(CUES, map(bool, switches), strict=True))
+            if any(switches):
+                arms.append(Arm(method=make("multicue", keep=keep, **fields)))
+            else:
+                arms += [Arm(method=make("random", keep=keep, seed=seed)) for seed in seeds]
+    return arms
 
 
 def cue_arms() -> list[Arm]:

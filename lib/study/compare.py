@@ -8,7 +8,7 @@ import pandas as pd
 
 from lib.pruning.methods import NAMES, make
 from lib.study.cost import formula
-from lib.study.pages.sections import Study
+from lib.study.evidence import Study
 from lib.study.records import TOLD, method_of
 from lib.study.rules import Clause, find
 from lib.study.stats import mean_interval

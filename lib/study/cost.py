@@ -4,13 +4,16 @@ Arithmetic only. Source of the prefill formula: DeSAP, equations 6-8 (per layer 
 The paper calls the result FLOPs; it counts multiply-adds, and so does this module.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from lib.models.architectures import LLAVA, Architecture
-from lib.pruning.methods import Method
+
+if TYPE_CHECKING:  # formulas ask a method for its numbers; no tensor is needed for that
+    from lib.pruning.base import Method
 
 TEXT = 60  # text tokens of a prompt: the conversation's fixed words and a question
 WORDS = 30  # of them the question's, which CLIP's text tower reads; DeSAP's appendix B.2 counts with as many
@@ -228,38 +231,6 @@ def weight_bytes(sizes: Architecture, bytes_per_number: int = 2) -> int:
 def cache_bytes(sizes: Architecture, tokens: Sequence[int], bytes_per_number: int = 2) -> int:
     """`kv_bytes` of an architecture."""
     return kv_bytes(tokens, sizes.kv_heads, sizes.head_width, bytes_per_number)
-
-
-def countings(sizes: Architecture, budgets: Sequence[int], layer: int = 0, text: int = TEXT) -> pd.DataFrame:
-    """Count the same pruning in the field's ways, one row a budget.
-
-    Parameters
-    ----------
-    budgets
-        Visual tokens kept; the first is the unpruned count.
-    layer
-        Decoder layers that still see everything.
-
-    Returns
-    -------
-    DataFrame
-        counting ("visual tokens only", "all tokens", "all tokens, tower and projector"), kept, tera (10^12
-        multiply-adds), tera_flops (two a multiply-add), times (unpruned over pruned), saving (share).
-    """
-    outside = tower_macs(sizes) + projector_macs(sizes)
-    ways = (
-        ("visual tokens only", 0, 0.0),
-        ("all tokens", text, 0.0),
-        ("all tokens, tower and projector", text, outside),
-    )
-    rows = []
-    for name, extra, more in ways:
-        full = decoder_macs(sizes, layer_tokens(sizes.layers, sizes.tokens, sizes.tokens, text=extra)) + more
-        for kept in budgets:
-            cut = layer if kept < sizes.tokens else 0
-            macs = decoder_macs(sizes, layer_tokens(sizes.layers, sizes.tokens, kept, cut, extra)) + more
-            rows.append((name, kept, macs / 1e12, 2 * macs / 1e12, full / macs, 1 - macs / full))
-    return pd.DataFrame(rows, columns=["counting", "kept", "tera", "tera_flops", "times", "saving"])
 
 
 def alignment_operations(patches: int = 576, words: int = 30, width: int = 768) -> float:

@@ -6,15 +6,12 @@ questions, clustered by image.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import combinations, product
 from math import comb
 
 import numpy as np
 import pandas as pd
 
-from lib.pruning.methods import make
-from lib.study.scenes.evaluate import Arm
 from lib.study.stats import mean_interval
 from lib.study.tables import ALL, per_question, suite_weights
 
@@ -22,19 +19,6 @@ CUES = ("text", "saliency", "spatial", "redundancy")
 SHARE = "share of the {} cue"  # name of a cue's Shapley value among other effects
 COALITIONS = tuple(product((0, 1), repeat=len(CUES)))
 COLUMNS = (*CUES, "keep", "suite", "n", "accuracy", "low", "high")
-
-
-def factorial_arms(budgets: Sequence[int], seeds: Sequence[int]) -> list[Arm]:
-    """All combinations of cues at each budget; random, with every seed, is the empty one."""
-    arms = []
-    for keep in budgets:
-        for switches in COALITIONS:
-            fields = dict(zip(CUES, map(bool, switches), strict=True))
-            if any(switches):
-                arms.append(Arm(method=make("multicue", keep=keep, **fields)))
-            else:
-                arms += [Arm(method=make("random", keep=keep, seed=seed)) for seed in seeds]
-    return arms
 
 
 def coalition(arm: str) -> tuple[int, ...] | None:

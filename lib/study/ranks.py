@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
-from matplotlib.figure import Figure
 from scipy.stats import friedmanchisquare, rankdata, studentized_range
 
-from lib.study.pages.looks import look
 from lib.study.tables import per_question
 
 
@@ -67,20 +63,3 @@ def groups(ranks: pd.Series, critical: float) -> list[tuple[int, int]]:
         if last > first and (not found or last > found[-1][1]):
             found.append((first, last))
     return found
-
-
-def draw_ranks(result: Ranking, title: str) -> Figure:
-    """Draw mean ranks as dots, best on top; bars beside them join methods that are not told apart."""
-    names = list(result.ranks.index)
-    figure, ax = plt.subplots(figsize=(7.6, 0.9 + 0.32 * len(names)), layout="constrained")
-    for place, (name, value) in enumerate(result.ranks.items()):
-        style = look(name)
-        ax.plot(value, place, marker=style.marker, color=style.colour, markersize=8, linestyle="none")
-    most = float(result.ranks.max())
-    for number, (first, last) in enumerate(groups(result.ranks, result.critical)):
-        ax.plot([most + 0.5 + 0.35 * number] * 2, [first - 0.2, last + 0.2], color="0.35", linewidth=3)
-    ax.set_yticks(range(len(names)), [look(name).label for name in names])
-    ax.set_ylim(len(names) - 0.4, -0.6)
-    ax.set(xlabel="mean rank over pictures (1 is best); a bar joins what is not told apart", title=title)
-    sns.despine(ax=ax)
-    return figure

@@ -127,22 +127,25 @@ def provenance(**facts: object) -> dict[str, object]:
     dict
         `facts` with commit, dirty, versions and date added; plain JSON values.
     """
-    packages = ("torch", "transformers", "numpy", "pandas", "pyarrow")
     commit = _git("rev-parse", "HEAD")
     return {
         **facts,
         "commit": commit or "unknown",
         "dirty": bool(_git("status", "--porcelain", "--", ".", *_PRODUCTS)) if commit else None,
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in packages},
+        "versions": installed("torch", "transformers", "numpy", "pandas", "pyarrow"),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
 
 
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "absent"
+def installed(*packages: str) -> dict[str, str]:
+    """Versions of Python and of some packages, "absent" for what is not installed."""
+    found = {"python": platform.python_version()}
+    for name in packages:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "absent"
+    return found
 
 
 def _git(*words: str) -> str:

@@ -11,7 +11,8 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from lib.models import embedded, hub
-from lib.models.embedded import PROMPT, Sizes
+from lib.models.architectures import Sizes
+from lib.models.embedded import PROMPT
 from lib.paths import MODELS
 
 MIB = 2**20

@@ -8,10 +8,11 @@ from PIL import Image
 
 from lib.models import hub, prompts
 from lib.models.embedded import START
+from lib.paths import MODEL
 from lib.pruning.methods import NoPruning
+from lib.study.arms import Arm
 from lib.study.harness import asking, lmms
 from lib.study.harness.benchmarks import Asked, chosen
-from lib.study.scenes.evaluate import MODEL, Arm
 
 IMAGE = Image.new("RGB", (96, 96))
 

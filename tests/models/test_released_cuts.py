@@ -9,7 +9,7 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from lib.models.prune import prune
 from lib.pruning import methods
-from lib.study.scenes.replay import Replay
+from lib.study.replay import Replay
 from testkit.tiny import IMAGE, SIDE, build_inputs, build_model, text_config
 
 COUNT = SIDE**2

@@ -11,7 +11,8 @@ import torch
 from lib.pruning import cues as cue
 from lib.pruning import selection
 from lib.pruning.methods import AdaptPrune, Cues, FastV, Needs
-from lib.study.scenes import oracles
+from lib.study.parity import oracles
+from testkit import transcriptions
 from testkit.builders import GRID, chosen, make_cues
 
 
@@ -27,7 +28,7 @@ def test_adaptprune_equals_its_transcription(grid):
     cues = make_cues(8, batch=1, grid=grid)
     method = AdaptPrune(keep=0.1)
     attention = cues.attention[0].double().numpy().mean(0)
-    prior = oracles.centre_prior_24() if grid == (24, 24) else cue.centre_prior(grid).double().numpy()
+    prior = transcriptions.centre_prior_24() if grid == (24, 24) else cue.centre_prior(grid).double().numpy()
     picks = oracles.adaptive_nms(attention * prior, cues.keys[0].numpy(), grid, int(0.1 * math.prod(grid)))
     assert chosen(method, cues) == [sorted(picks)]
 

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib.pruning import cues
-from lib.study.scenes import oracles
+from lib.study.parity import oracles
+from testkit import transcriptions
 
 few = settings(max_examples=25, deadline=None)
 
@@ -44,7 +45,7 @@ def test_alignment_equals_the_printed_equations(seed, scale, normalised):
         parts[1] = parts[1][valid[row].numpy()]
         if normalised:
             parts = [oracles.unit(x) for x in parts]
-        expected = oracles.fine_grained_alignment(*parts, scale)
+        expected = transcriptions.fine_grained_alignment(*parts, scale)
         np.testing.assert_allclose(result[row], expected, rtol=1e-6, atol=1e-7)
 
 
@@ -91,7 +92,7 @@ def test_a_matching_patch_ranks_first():
 
 def test_centre_prior_equals_the_released_constants():
     prior = cues.centre_prior((24, 24))
-    np.testing.assert_allclose(prior, oracles.centre_prior_24(), rtol=1e-6)
+    np.testing.assert_allclose(prior, transcriptions.centre_prior_24(), rtol=1e-6)
     assert prior.dtype == torch.float32
     assert prior.max() == 1
     assert prior[0].item() == pytest.approx(math.exp(-1), abs=0.01)

@@ -10,7 +10,8 @@ import torch
 
 from lib.pruning import methods
 from lib.pruning.methods import DeSAP, Needs
-from lib.study.scenes import oracles
+from lib.study.parity import oracles
+from testkit import transcriptions
 from testkit.builders import chosen, make_cues
 
 
@@ -24,11 +25,11 @@ def test_desap_equals_its_transcription(keep, share):
             oracles.unit(part.numpy())
             for part in (cues.patches[row], words, cues.image[row], cues.sentence[row])
         ]
-        task = oracles.fine_grained_alignment(*parts, 0.1)
+        task = transcriptions.fine_grained_alignment(*parts, 0.1)
         saliency = cues.saliency[row].double().numpy().mean(0)
-        kept = oracles.split_top_k(task, saliency, keep, share)
+        kept = transcriptions.split_top_k(task, saliency, keep, share)
         assert choice.kept[row].tolist() == kept
-        merged = oracles.average_into_kept(cues.features[row].numpy(), kept)
+        merged = transcriptions.average_into_kept(cues.features[row].numpy(), kept)
         np.testing.assert_allclose(choice.features[row], merged, rtol=1e-5, atol=1e-6)
 
 
@@ -52,7 +53,7 @@ def test_desap_by_embedding_is_the_alignment_of_means():
         visual = cues.projected[row]
         parts = [oracles.unit(part.numpy()) for part in (visual, words, visual.mean(0), words.mean(0))]
         np.testing.assert_allclose(
-            found[row], oracles.fine_grained_alignment(*parts, 0.1), rtol=1e-4, atol=1e-9
+            found[row], transcriptions.fine_grained_alignment(*parts, 0.1), rtol=1e-4, atol=1e-9
         )
     for refused in ({"key_tokens": 3}, {"special_tokens": False}):
         with pytest.raises(ValueError, match="text tower, which similarity='embedding' has not"):

@@ -9,7 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lib.pruning import methods, selection
-from lib.study.scenes import oracles
+from testkit import transcriptions
 from testkit.builders import example
 
 
@@ -22,8 +22,8 @@ def test_diverse_choices_equal_brute_force(seed, tokens, keep):
     spread = selection.max_min(features, keep, order="picked")
     likely = selection.dpp_map(relevance, features, keep, order="picked")
     for row in range(2):
-        assert spread[row].tolist() == oracles.max_min(features[row].numpy(), keep)
-        expected = oracles.dpp_map(relevance[row].numpy(), features[row].numpy(), keep)
+        assert spread[row].tolist() == transcriptions.max_min(features[row].numpy(), keep)
+        expected = transcriptions.dpp_map(relevance[row].numpy(), features[row].numpy(), keep)
         assert likely[row].tolist() == expected
 
 

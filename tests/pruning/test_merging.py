@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lib.pruning import methods
 from lib.pruning.merging import average_into_kept
-from lib.study.scenes import oracles
+from testkit import transcriptions
 from testkit.builders import build, chosen, make_cues
 
 
@@ -32,7 +32,7 @@ def test_equals_the_transcription(seed, tokens, data):
     features, kept = example(seed, 2, tokens, count)
     merged = average_into_kept(features, kept)
     for row in range(2):
-        expected = oracles.average_into_kept(features[row].numpy(), kept[row].tolist())
+        expected = transcriptions.average_into_kept(features[row].numpy(), kept[row].tolist())
         np.testing.assert_allclose(merged[row], expected, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(average_into_kept(features[:1], kept[:1]), merged[:1])
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib.pruning import selection
-from lib.study.scenes import oracles
+from lib.study.parity import oracles
 from testkit.builders import example
 
 few = settings(max_examples=25, deadline=None)

@@ -7,7 +7,7 @@ import pytest
 from lib.study import ablations
 from lib.study.ablations import Switch
 from lib.study.arms import TIGHT, adaptprune_arms, constant_arms, desap_arms, shared_arms
-from lib.study.pages.sections import Study
+from lib.study.evidence import Study
 from lib.study.rules import Evidence
 from lib.study.tables import accuracy_table, per_question
 from testkit.frames import accuracy_rows

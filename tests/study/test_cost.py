@@ -12,6 +12,7 @@ from lib.models.random_weights import IMAGE, clip_pair, llava
 from lib.pruning.methods import NAMES, make
 from lib.study import cost
 from lib.study.costs.operations import selection_work
+from lib.study.pages import n40_operations
 
 
 @pytest.mark.parametrize(("kept", "tera"), [(576, 3.817), (192, 1.253), (128, 0.833), (64, 0.4155)])
@@ -167,11 +168,11 @@ class TestWholeForward:
 
 
 def test_both_countings_of_the_field():
-    table = cost.countings(LLAVA, (576, 64)).set_index(["counting", "kept"])
+    table = n40_operations.countings(LLAVA, (576, 64)).set_index(["counting", "kept"])
     assert table.loc[("visual tokens only", 64), "times"] == pytest.approx(9.19, abs=5e-3)
     assert table.loc[("all tokens", 64), "saving"] == pytest.approx(0.809, abs=5e-4)
     assert table.loc[("all tokens, tower and projector", 64), "tera_flops"] == pytest.approx(2.020, abs=5e-4)
-    inside = cost.countings(LLAVA, (576, 57), layer=2, text=30).set_index(["counting", "kept"])
+    inside = n40_operations.countings(LLAVA, (576, 57), layer=2, text=30).set_index(["counting", "kept"])
     assert inside.loc[("all tokens", 57), "saving"] == pytest.approx(cost.formula("saving_with_30_text"))
 
 

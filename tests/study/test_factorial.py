@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib.study import factorial, records
+from lib.study import arms, factorial, records
 from lib.study.factorial import COALITIONS, CUES
 
 
@@ -12,7 +12,7 @@ def made(worth, budgets=(8, 16), pictures=40, seeds=(0, 1)):
     """Records in which a combination's score on a question is `worth(cues)` plus noise of the question alone."""
     rng, rows = np.random.default_rng(0), []
     noise = rng.uniform(-0.05, 0.05, (2, pictures))
-    for arm in factorial.factorial_arms(budgets, seeds):
+    for arm in arms.factorial_arms(budgets, seeds):
         cues = factorial.coalition(records.arm_label(arm.method))
         for place, suite in enumerate(("exists", "read")):
             for picture in range(pictures):
@@ -32,9 +32,9 @@ def made(worth, budgets=(8, 16), pictures=40, seeds=(0, 1)):
 
 
 def test_arms_cover_every_combination_once():
-    arms = factorial.factorial_arms((16, 32), seeds=(0, 1, 2))
-    labels = [records.arm_label(arm.method) for arm in arms if arm.method.keep == 16]
-    assert len(arms) == 2 * (15 + 3)
+    made = arms.factorial_arms((16, 32), seeds=(0, 1, 2))
+    labels = [records.arm_label(arm.method) for arm in made if arm.method.keep == 16]
+    assert len(made) == 2 * (15 + 3)
     assert {factorial.coalition(label) for label in labels} == set(COALITIONS)
     assert factorial.coalition("multicue/spatial=False,text=False") == (0, 1, 0, 1)
     assert factorial.coalition("multicue/radius=3.0") is None

@@ -146,7 +146,7 @@ def published_loop(
     Returns
     -------
     list of int
-        Picks in their order. `lib.study.scenes.oracles.adaptive_nms` is the plainer and slower transcription.
+        Picks in their order. `lib.study.parity.oracles.adaptive_nms` is the plainer and slower transcription.
     """
     rows, columns = grid
     down, across = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")

@@ -15,13 +15,14 @@ from PIL import Image
 from tqdm import tqdm
 from transformers import LogitsProcessorList
 
+from lib.models.checkpoints import weights_digest
 from lib.models.hub import Loaded
 from lib.models.prompts import encoded, without_marks, written
 from lib.models.prune import prune
 from lib.study import records
+from lib.study.arms import Arm, record_path
 from lib.study.harness import journal, shards
 from lib.study.harness.benchmarks import METRICS, Asked, Benchmark, Rows, answer_text, ask
-from lib.study.scenes.evaluate import Arm, record_path, weights_digest
 from lib.study.tables import ALL, retention
 
 # The prompt in which LLaVA-1.5 and LLaVA-NeXT of Vicuna were evaluated.

@@ -194,8 +194,8 @@ def carry_out(plan: Plan) -> Path:
 
     from lib.models.hub import load
     from lib.pruning.methods import make
+    from lib.study.arms import Arm
     from lib.study.harness import asking, shards
-    from lib.study.scenes.evaluate import Arm
     from lib.study.tables import write_table
 
     logging.set_verbosity_error()

@@ -13,11 +13,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from scipy.stats import spearmanr
 
+from lib.study.evidence import Study
 from lib.study.pages.looks import look
 from lib.study.pages.plots import point_intervals
-from lib.study.pages.sections import Study, listing
 from lib.study.scenes.placement import CHANCE, QUANTITIES, families
 from lib.study.tables import ALL
+from lib.study.wording import listing
 
 PAPERS = ("desap", "adaptprune")  # their rows are set in bold
 LEVEL = 0.05

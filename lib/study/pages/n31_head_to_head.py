@@ -13,14 +13,15 @@ from matplotlib.figure import Figure
 from lib.study.arms import contender
 from lib.study.compare import alike, levels
 from lib.study.cost import visual_tokens
+from lib.study.evidence import Study
 from lib.study.pages.looks import look
-from lib.study.pages.sections import Study, listing
 from lib.study.ranks import Ranking, groups
 from lib.study.rules import Clause, find
 from lib.study.scenes.evaluate import decoder_layers
 from lib.study.scenes.layout import SUITES
 from lib.study.stats import holm
 from lib.study.tables import ALL, suite_weights
+from lib.study.wording import listing
 
 
 def against_random(
@@ -209,3 +210,20 @@ def seed_spread(study: Study, budgets: Sequence[int]) -> pd.DataFrame:
 def _mean(rows: pd.DataFrame) -> float:
     weights = suite_weights(rows["suite"])
     return float((rows["correct"] * weights).sum() / weights.sum())
+
+
+def draw_ranks(result: Ranking, title: str) -> Figure:
+    """Draw mean ranks as dots, best on top; bars beside them join methods that are not told apart."""
+    names = list(result.ranks.index)
+    figure, ax = plt.subplots(figsize=(7.6, 0.9 + 0.32 * len(names)), layout="constrained")
+    for place, (name, value) in enumerate(result.ranks.items()):
+        style = look(name)
+        ax.plot(value, place, marker=style.marker, color=style.colour, markersize=8, linestyle="none")
+    most = float(result.ranks.max())
+    for number, (first, last) in enumerate(groups(result.ranks, result.critical)):
+        ax.plot([most + 0.5 + 0.35 * number] * 2, [first - 0.2, last + 0.2], color="0.35", linewidth=3)
+    ax.set_yticks(range(len(names)), [look(name).label for name in names])
+    ax.set_ylim(len(names) - 0.4, -0.6)
+    ax.set(xlabel="mean rank over pictures (1 is best); a bar joins what is not told apart", title=title)
+    sns.despine(ax=ax)
+    return figure

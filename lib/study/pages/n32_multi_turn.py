@@ -12,15 +12,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from lib.study.arms import DEAF
+from lib.study.arms import DEAF, Arm
 from lib.study.compare import levels, same_answers
+from lib.study.evidence import Study
 from lib.study.pages.looks import look
-from lib.study.pages.sections import Study, listing
 from lib.study.records import TOLD
 from lib.study.rules import Clause, find
-from lib.study.scenes.evaluate import Arm, earlier_place
+from lib.study.scenes.evaluate import earlier_place
 from lib.study.scenes.layout import SUITES
 from lib.study.stats import holm
+from lib.study.wording import listing
 
 EARLIER = TOLD["earlier"]
 _DEAF = tuple(name for name, _ in DEAF)

@@ -91,7 +91,7 @@ def part_bars(table: pd.DataFrame) -> Figure:
 
 
 def counting_bars(table: pd.DataFrame, printed: float) -> Figure:
-    """Draw `lib.study.cost.countings`: how many times less, by budget and counting, beside the `printed` factor."""
+    """Draw `lib.study.pages.n40_operations.countings`: how many times less, by budget and counting, beside the `printed` factor."""
     figure, ax = plt.subplots(figsize=(7.6, 3.8), layout="constrained")
     shown = table[table["kept"] < table["kept"].max()]
     budgets = sorted(set(shown["kept"]), reverse=True)

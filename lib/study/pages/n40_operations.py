@@ -18,8 +18,8 @@ from lib.study.cost import TEXT
 from lib.study.costs.operations import selection_work
 from lib.study.costs.record_cost import BORN, WHOLE
 from lib.study.pages.looks import look
-from lib.study.pages.sections import listing
 from lib.study.records import KINDS
+from lib.study.wording import listing
 
 BUDGETS = (576, 192, 128, 64)
 KEEP = 64
@@ -147,7 +147,7 @@ def text_curve(most: int = 160) -> pd.DataFrame:
     for sizes in (LLAVA, NEXT):
         kept = sizes.tokens // 10
         for text in range(most + 1):
-            table = cost.countings(sizes, (sizes.tokens, kept), 2, text)
+            table = countings(sizes, (sizes.tokens, kept), 2, text)
             rows.append((sizes.name, text, table["saving"].iloc[3]))
     return pd.DataFrame(rows, columns=["sizes", "text", "saving"])
 
@@ -166,7 +166,7 @@ def cache_table(budgets: Sequence[float] = (1, 1 / 3, 2 / 9, 1 / 9), batch: int 
 
 def counting_sentence() -> str:
     """Explain the paper's tenfold by what is counted."""
-    table = cost.countings(LLAVA, (576, KEEP))
+    table = countings(LLAVA, (576, KEEP))
     rows = table[table["kept"] == KEEP].set_index("counting")
     told = [f"{row.times:.2f} times ({row.saving:.0%} less) counting {name}" for name, row in rows.iterrows()]
     (tenfold,) = printed("D-11", "times fewer operations").values()
@@ -219,3 +219,41 @@ def part_sentence(table: pd.DataFrame) -> str:
         f"{shares.loc[label('desap')]:.0%} of what DeSAP leaves: tower and projector see every patch whatever is dropped. "
         f"Cues and choice together are at most {own.max():.1%} of a method's work ({own.idxmax()})."
     )
+
+
+def countings(sizes: Architecture, budgets: Sequence[int], layer: int = 0, text: int = TEXT) -> pd.DataFrame:
+    """Count the same pruning in the field's ways, one row a budget.
+
+    Parameters
+    ----------
+    budgets
+        Visual tokens kept; the first is the unpruned count.
+    layer
+        Decoder layers that still see everything.
+
+    Returns
+    -------
+    DataFrame
+        counting ("visual tokens only", "all tokens", "all tokens, tower and projector"), kept, tera (10^12
+        multiply-adds), tera_flops (two a multiply-add), times (unpruned over pruned), saving (share).
+    """
+    outside = cost.tower_macs(sizes) + cost.projector_macs(sizes)
+    ways = (
+        ("visual tokens only", 0, 0.0),
+        ("all tokens", text, 0.0),
+        ("all tokens, tower and projector", text, outside),
+    )
+    rows = []
+    for name, extra, more in ways:
+        full = (
+            cost.decoder_macs(sizes, cost.layer_tokens(sizes.layers, sizes.tokens, sizes.tokens, text=extra))
+            + more
+        )
+        for kept in budgets:
+            cut = layer if kept < sizes.tokens else 0
+            macs = (
+                cost.decoder_macs(sizes, cost.layer_tokens(sizes.layers, sizes.tokens, kept, cut, extra))
+                + more
+            )
+            rows.append((name, kept, macs / 1e12, 2 * macs / 1e12, full / macs, 1 - macs / full))
+    return pd.DataFrame(rows, columns=["counting", "kept", "tera", "tera_flops", "times", "saving"])

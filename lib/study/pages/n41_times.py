@@ -22,7 +22,7 @@ from lib.study.cost import TEXT
 from lib.study.costs.record_cost import BORN, COLUMNS, INSIDE, WHOLE, read_csv
 from lib.study.costs.timing import Ceilings, roofline
 from lib.study.pages.n40_operations import label, made, printed
-from lib.study.pages.sections import listing
+from lib.study.wording import listing
 
 PAYS = 1.1  # an answer is called worth it that comes at least a tenth faster
 _ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(

@@ -11,18 +11,18 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from lib.models.embedded import Sizes
+from lib.models.architectures import Sizes
 from lib.study.arms import MANY_SEEDS, RANDOM_SEEDS, TIGHT
 from lib.study.claims import NOT_RUN, VERDICTS
 from lib.study.factorial import CUES
 from lib.study.pages.looks import BLUE, FONT, GREEN, ORANGE, PURPLE, SKY, VERDICT_COLOURS, VERDICT_LETTERS
 from lib.study.pages.plots import point_intervals
-from lib.study.pages.sections import listing
 from lib.study.scenes import retrieval
 from lib.study.scenes.layout import SUITES
 from lib.study.scenes.training import train
 from lib.study.scenes.training.train_decoder import VALIDATED
 from lib.study.tables import with_interval
+from lib.study.wording import listing
 
 _LOOKS = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (PURPLE, "v"), (SKY, "P"))  # a training each, in order
 _ALL_OF = {1: "the one training", 2: "both trainings"}

@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 
 from lib.paths import PUBLISHED
 from lib.study.compare import SHUFFLED, difference, levels, retention_intervals
+from lib.study.evidence import Study
 from lib.study.pages.looks import BLUE, GREEN, GREY, LOOKS, ORANGE, PURPLE, SKY
 from lib.study.pages.plots import ablation_bars, accuracy_curve, look, point_intervals
-from lib.study.pages.sections import Study
 from lib.study.scenes.layout import SUITES
 from lib.study.stats import mean_interval
 from lib.study.tables import ALL, suite_weights

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from lib.study.parity.oracles import adaptive_nms
 from lib.study.parity.trial import Case, Draw, Told
-from lib.study.scenes.oracles import adaptive_nms
 
 
 def rule(draw: Draw) -> Told:

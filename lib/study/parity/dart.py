@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from lib.study.parity.decoder import Prompt, run_library, told
+from lib.study.parity.oracles import top_k, unit
 from lib.study.parity.trial import Case, Draw, Told
-from lib.study.scenes.oracles import top_k, unit
 
 LAYER, VISUAL, TEXT = 2, 4, 4
 TURNS = (

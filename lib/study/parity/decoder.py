@@ -20,7 +20,7 @@ from lib.models.prune import prune
 from lib.models.random_weights import llava
 from lib.pruning import methods
 from lib.study.parity.trial import Case, Draw, Told
-from lib.study.scenes.replay import Replay
+from lib.study.replay import Replay
 
 BEFORE, AFTER = 3, 7  # words of the prompt on either side of the image
 LAYERS = 32  # so that published layers are themselves

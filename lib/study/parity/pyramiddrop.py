@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from lib.study.parity.decoder import Prompt, run_library, softmax, told
+from lib.study.parity.oracles import top_k
 from lib.study.parity.trial import Case, Draw, Told
-from lib.study.scenes.oracles import top_k
 
 RATIOS = {8: 0.5, 16: 0.25, 24: 0.125}
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 
 from lib.study.parity.decoder import Prompt, run_library, softmax, told
+from lib.study.parity.oracles import top_k
 from lib.study.parity.trial import Case, Draw, Told
-from lib.study.scenes.oracles import top_k
 
 AFTER = (2, 6, 15)  # layers whose attention rates, and behind which tokens leave
 HEADS = 14

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from lib.study.parity.oracles import top_k
 from lib.study.parity.trial import Case, Draw, Told
-from lib.study.scenes.oracles import top_k
 
 
 def rule(draw: Draw) -> Told:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import version
 
 import numpy as np
 import torch
@@ -17,13 +15,14 @@ from lib.models.embedded import PROMPT
 from lib.models.hub import Loaded, load
 from lib.models.prune import prune
 from lib.models.trace import Trace
+from lib.paths import MODEL
 from lib.pruning.base import Choice, Cues, Method, Needs
 from lib.pruning.checks import check_integer, check_option
 from lib.pruning.methods import Blind
-from lib.study.scenes.evaluate import LOCAL_SUITES, MODEL, TEST_PICTURES, test_set
+from lib.study.replay import StandIn
+from lib.study.scenes.evaluate import LOCAL_SUITES, TEST_PICTURES, test_set
 from lib.study.scenes.layout import SUITES, Layout
 from lib.study.scenes.questions import evidence_mask
-from lib.study.scenes.replay import StandIn
 
 SOURCES = ("recorded", "live")
 TOKENS = Layout().grid[0] * Layout().grid[1]
@@ -177,11 +176,3 @@ def text_words(loaded: Loaded, text: str) -> list[str]:
     """The text tower's tokens of a question, start and end included, as `Cues.tokens` lists them."""
     tokenizer = loaded.clip.tokenizer
     return tokenizer.convert_ids_to_tokens(tokenizer(text)["input_ids"])
-
-
-def versions() -> str:
-    """Versions of what the numbers depend on, a line each."""
-    lines = [f"python {sys.version.split()[0]}"]
-    return "\n".join(
-        lines + [f"{name} {version(name)}" for name in ("torch", "transformers", "numpy", "pandas")]
-    )

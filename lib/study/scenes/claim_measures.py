@@ -18,20 +18,18 @@ from tqdm import tqdm
 from lib.models import embedded
 from lib.models.hub import load
 from lib.models.last_layer import watch_last_layer
+from lib.paths import MODEL
 from lib.pruning.methods import make
 from lib.pruning.selection import adaptive_nms
 from lib.study import records
-from lib.study.arms import TIGHT
-from lib.study.scenes import oracles
+from lib.study.arms import TIGHT, Arm, record_path
+from lib.study.parity import oracles
 from lib.study.scenes.evaluate import (
     LOCAL_SUITES,
-    MODEL,
     TEST_PICTURES,
     TEST_SEED,
-    Arm,
     evidence_sizes,
     localisation,
-    record_path,
     test_set,
     write_measures,
 )

@@ -6,7 +6,6 @@ the same arm share it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 import time
@@ -23,46 +22,24 @@ from tqdm import tqdm
 from transformers import PreTrainedConfig
 
 from lib.files import cut_short
-from lib.models.embedded import PROMPT, Sizes
+from lib.models.architectures import Sizes
+from lib.models.checkpoints import weights_digest
+from lib.models.embedded import PROMPT
 from lib.models.hub import Loaded, load
 from lib.models.prune import prune
-from lib.paths import MODELS
-from lib.pruning.checks import check_option
-from lib.pruning.methods import Method, make
+from lib.paths import MODEL
+from lib.pruning.methods import Method
 from lib.study import records
+from lib.study.arms import Arm, record_path
 from lib.study.metrics import exact_match
+from lib.study.replay import Replay
 from lib.study.scenes.layout import SUITES, Scenes
 from lib.study.scenes.questions import Question, benchmark, evidence_mask
-from lib.study.scenes.replay import Replay
 from lib.study.scenes.training.recipe import recipe_of
 from lib.study.scenes.training.train import read_card
 
-MODEL = MODELS / "scenes"
 TEST_PICTURES, TEST_SEED = 300, 2026
 LOCAL_SUITES = tuple(suite for suite in SUITES if suite != "scene")  # a whole picture has no place to find
-
-
-@dataclass(frozen=True, kw_only=True)
-class Arm:
-    """One method at one budget and the question that it hears of; the model is always asked its own.
-
-    `told` is "asked" (the question asked), "shuffled" (one about another picture) or "earlier" (another one about
-    the same picture: the method runs on that one, and what it kept is kept for the question asked).
-    """
-
-    method: Method
-    told: str = "asked"
-
-    def __post_init__(self) -> None:
-        check_option("told", self.told, records.TOLD)
-
-    @property
-    def label(self) -> str:
-        return records.arm_label(self.method, self.told)
-
-    @property
-    def seed(self) -> int:
-        return getattr(self.method, "seed", -1)
 
 
 @dataclass(frozen=True)
@@ -226,15 +203,6 @@ def model_name(folder: Path = MODEL) -> str:
     return f"{name}-{seed}" if seed else name
 
 
-def weights_digest(folder: Path = MODEL) -> str:
-    """Sha-256 over the model's weight files: which model a record was made with."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*.safetensors")):
-        if "checkpoints" not in path.parts:
-            digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
 def record_arms(arms: Iterable[Arm], folder: Path, questions: int = 0, model: Path = MODEL) -> None:
     """Ask every arm that `folder` has no record of yet, with a progress bar.
 
@@ -324,14 +292,6 @@ def ask_arms(loaded: Loaded, arms: Iterable[Arm], questions: int) -> pd.DataFram
     return pd.concat([asked.ask(arm) for arm in arms], ignore_index=True)
 
 
-def record_path(folder: Path, arm: Arm) -> Path:
-    """Where an arm's record lies: its label in a form every file system takes, budget and seed."""
-    slug = arm.label.replace("/", "__").replace("=", "-").replace(",", "_").replace(" ", "_")
-    slug = slug.replace("(", "").replace(")", "")
-    seed = f"-s{arm.seed}" if arm.seed >= 0 else ""
-    return folder / "accuracy" / f"{slug}-k{arm.method.keep}{seed}.parquet"
-
-
 def localisation(frame: pd.DataFrame, name: str, masks: dict[str, int]) -> pd.DataFrame:
     """Share of the kept tokens that lie on the evidence, one `measure` row a local question that has evidence.
 
@@ -357,8 +317,3 @@ def evidence_sizes() -> dict[str, int]:
         for row, found in enumerate(asked)
         for question in found
     }
-
-
-def grid_of_arms(names: Sequence[str], budgets: Sequence[int], **fields) -> list[Arm]:
-    """Arms of several methods at several budgets."""
-    return [Arm(method=make(name, keep=keep, **fields)) for name in names for keep in budgets]

@@ -16,24 +16,19 @@ from scipy.cluster.hierarchy import fcluster, leaves_list, linkage
 from scipy.spatial.distance import squareform
 from tqdm import tqdm
 
+from lib.models.checkpoints import weights_digest
 from lib.models.hub import load
+from lib.paths import MODEL
 from lib.pruning.base import Method
 from lib.pruning.merging import gather_rows
 from lib.pruning.methods import Blind, make
 from lib.pruning.precision import cosine
 from lib.study import records
 from lib.study.arms import RIVALS, TIGHT
+from lib.study.evidence import Study
 from lib.study.pages.looks import LOOKS, look
-from lib.study.pages.sections import Study
 from lib.study.scenes.capture import Asked, sample, see
-from lib.study.scenes.evaluate import (
-    MODEL,
-    TEST_PICTURES,
-    TEST_SEED,
-    test_set,
-    weights_digest,
-    write_measures,
-)
+from lib.study.scenes.evaluate import TEST_PICTURES, TEST_SEED, test_set, write_measures
 from lib.study.scenes.questions import evidence_mask
 from lib.study.stats import holm, mean_interval, paired_difference
 

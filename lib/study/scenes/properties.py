@@ -21,20 +21,20 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lib.models.hub import Loaded, load
-from lib.paths import PUBLISHED
+from lib.paths import MODEL, PUBLISHED
 from lib.pruning.base import Needs
 from lib.pruning.cues import cls_saliency, last_query_saliency
 from lib.pruning.methods import Blind, DeSAP, FastV
 from lib.pruning.precision import cosine
 from lib.study.pages.looks import BLUE, GREY, ORANGE
-from lib.study.pages.sections import listing
 from lib.study.scenes import capture
 from lib.study.scenes.claim_measures import layer_cosines
 from lib.study.scenes.cue_measures import distances
-from lib.study.scenes.evaluate import MODEL, TEST_PICTURES, TEST_SEED, test_set, write_measures
+from lib.study.scenes.evaluate import TEST_PICTURES, TEST_SEED, test_set, write_measures
 from lib.study.scenes.layout import EMPTY
 from lib.study.scenes.questions import evidence_mask
 from lib.study.stats import mean_interval
+from lib.study.wording import listing
 
 # Quantity in the table of known behaviour: name of the measure in the records.
 MEASURES: Mapping[str, str] = MappingProxyType(

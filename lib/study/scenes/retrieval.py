@@ -14,7 +14,8 @@ from tqdm import tqdm
 from lib.models import embedded
 from lib.models.clip import encode_text
 from lib.models.hub import Loaded, load
-from lib.study.scenes.evaluate import MODEL, TEST_SEED, write_measures
+from lib.paths import MODEL
+from lib.study.scenes.evaluate import TEST_SEED, write_measures
 from lib.study.scenes.layout import generate
 from lib.study.scenes.questions import caption
 

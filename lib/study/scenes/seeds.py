@@ -16,15 +16,24 @@ from pathlib import Path
 import pandas as pd
 
 from lib.models.checkpoints import locate
-from lib.paths import DATA, RECORDS, user_path
+from lib.paths import DATA, MODEL, RECORDS, user_path
 from lib.study import factorial, records
-from lib.study.arms import RANDOM_SEEDS, TIGHT, adaptprune_arms, cue_arms, desap_arms, peer_arms, shared_arms
+from lib.study.arms import (
+    RANDOM_SEEDS,
+    TIGHT,
+    Arm,
+    adaptprune_arms,
+    cue_arms,
+    desap_arms,
+    peer_arms,
+    shared_arms,
+)
 from lib.study.claims import evidence_of_tier, judge_all, read_claims
 from lib.study.compare import INSIDE, SHUFFLED
 from lib.study.rules import ANY_BUDGET, Clause, find, parse
 from lib.study.scenes import claim_measures, retrieval
 from lib.study.scenes import properties as realism
-from lib.study.scenes.evaluate import MODEL, Arm, read_arms, record_arms
+from lib.study.scenes.evaluate import read_arms, record_arms
 from lib.study.scenes.training.train import CARD, gate_table, read_card
 from lib.study.stats import mean_interval
 from lib.study.tables import ALL, accuracy_table

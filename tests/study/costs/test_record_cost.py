@@ -259,7 +259,7 @@ class TestSavings:
         looks.theme()
         rows, methods = n41_times.of_setup(n41_times.load(folder)), ("desap", "adaptprune")
         peaks = n41_times.load_ceilings(folder)[timing.device_name("cpu")]
-        table = cost.countings(LLAVA, n40_operations.BUDGETS)
+        table = n40_operations.countings(LLAVA, n40_operations.BUDGETS)
         names = ("none", "desap", "pyramiddrop")
         figures = [
             n41_figures.gain_lines(n41_times.prefill_gain(rows)),

@@ -9,7 +9,7 @@ import pytest
 
 from lib.pruning import selection
 from lib.study.costs import selection_speed
-from lib.study.scenes import oracles
+from lib.study.parity import oracles
 
 
 @pytest.mark.parametrize("seed", range(5))

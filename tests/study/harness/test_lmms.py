@@ -14,10 +14,9 @@ from PIL import Image
 
 from lib.models.embedded import CHAT_TEMPLATE, PROMPT
 from lib.models.prune import prune
-from lib.paths import ROOT
+from lib.paths import MODEL, ROOT
 from lib.pruning.methods import NAMES, ClsTopK, DeSAP, FastV, NoPruning, PyramidDrop, make
 from lib.study.harness import lmms
-from lib.study.scenes.evaluate import MODEL
 from lib.study.scenes.layout import Layout
 from lib.study.scenes.questions import benchmark
 

@@ -21,9 +21,9 @@ from PIL import Image
 from lib.models import hub
 from lib.models.embedded import PROMPT
 from lib.models.prune import prune
+from lib.paths import MODEL
 from lib.pruning.methods import make
 from lib.study import metrics
-from lib.study.scenes.evaluate import MODEL
 from lib.study.scenes.layout import Layout
 from lib.study.scenes.questions import benchmark
 

@@ -17,12 +17,12 @@ import torch
 from PIL import Image
 
 from lib.models import hub
-from lib.paths import ROOT
+from lib.paths import MODEL, ROOT
 from lib.pruning.methods import make
 from lib.study import records
+from lib.study.arms import Arm
 from lib.study.harness import asking, own_model, shards
 from lib.study.harness.benchmarks import IMAGES, chosen, files_of
-from lib.study.scenes.evaluate import MODEL, Arm
 from testkit import benchmark_files as files
 
 KEEP = 16

@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 
 from lib.study.arms import CONTENDERS
+from lib.study.evidence import Study
 from lib.study.pages import n31_head_to_head, panels
 from lib.study.pages.looks import look
-from lib.study.pages.sections import Study
 from lib.study.ranks import ranking
 from lib.study.rules import Evidence
 from lib.study.tables import accuracy_table, per_question

@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 
 from lib.pruning.methods import make
+from lib.study.arms import Arm
+from lib.study.evidence import study_of
 from lib.study.pages import n32_multi_turn
-from lib.study.pages.sections import study_of
-from lib.study.scenes.evaluate import Arm
 from lib.study.scenes.layout import SUITES
 
 PICTURES, KEEP = 60, 16

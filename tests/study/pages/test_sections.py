@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from lib.paths import places
-from lib.study import compare, records
+from lib.study import compare, evidence, records, wording
 from lib.study.arms import BUDGETS, adaptprune_arms, desap_arms, shared_arms
 from lib.study.pages import captions, panels, plots, sections
 from testkit.frames import accuracy_rows, measure_rows
@@ -30,7 +30,7 @@ def study(tmp_path_factory):
     write(folder, "m1", measure_rows("cosine_residual", np.linspace(0.7, 0.9, 20)), "measure")
     write(folder, "m2", measure_rows("cosine_attention", np.linspace(0.1, 0.3, 20)), "measure")
     write(folder, "m3", measure_rows("nms_picks_equal", np.ones(5), "constructed"), "measure")
-    return sections.read_study(folder, 0)
+    return evidence.read_study(folder, 0)
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +45,7 @@ def shown(monkeypatch):
 
 def test_an_empty_folder_says_what_to_do(tmp_path):
     with pytest.raises(ValueError, match="run this notebook with source live"):
-        sections.read_study(tmp_path)
+        evidence.read_study(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -58,9 +58,9 @@ def test_an_empty_folder_says_what_to_do(tmp_path):
     ],
 )
 def test_parameters_are_checked(given, told):
-    sections.check_parameters("live", 2, 0)
+    evidence.check_parameters("live", 2, 0)
     with pytest.raises(ValueError, match=told):
-        sections.check_parameters(*given)
+        evidence.check_parameters(*given)
 
 
 def test_answer_counts_every_claim_once(study):
@@ -73,7 +73,7 @@ def test_answer_counts_every_claim_once(study):
         assert text.count(claim) == 1
     assert "weights abc" in sections.origin(study)
     assert "40 questions" not in sections.origin(study)
-    assert sections.listing(["a"]) == "a"
+    assert wording.listing(["a"]) == "a"
 
 
 def test_sections_show_rule_clauses_and_verdict(study, shown):
@@ -105,7 +105,7 @@ def test_clause_numbers_are_readable(study):
 
 def test_tables_are_written(study, tmp_path):
     where = places(str(tmp_path))
-    sections.write_tables(study, where)
+    evidence.write_tables(study, where)
     table = pd.read_csv(where.tables / "accuracy.csv")
     assert {"none", "blind", "desap"} <= set(table["method"])
     assert (where.tables / "retention.csv").is_file()
@@ -195,7 +195,7 @@ def test_a_slip_in_an_arm_s_name_is_refused(study):
 
 
 def test_a_study_of_rows_at_hand_judges_nothing(study):
-    mine = sections.study_of(study.accuracy, study.seed)
+    mine = evidence.study_of(study.accuracy, study.seed)
     assert mine.table.equals(study.table)
     assert (mine.claims.empty, mine.measures.empty) == (True, True)
     found, wanted = (compare.difference(one, "desap", "cls", 16) for one in (mine, study))

@@ -14,7 +14,8 @@ from lib.pruning.cues import decoupled_similarity
 from lib.pruning.merging import average_into_kept
 from lib.study.pages import tokens as pictures
 from lib.study.pages.looks import FONT
-from lib.study.scenes import capture, cue_measures, oracles
+from lib.study.parity import oracles
+from lib.study.scenes import capture, cue_measures
 
 GRID = (4, 5)
 TOKENS = GRID[0] * GRID[1]

@@ -6,10 +6,10 @@ import torch
 
 from lib.models.hub import load
 from lib.models.prune import prune
+from lib.paths import MODEL
 from lib.pruning import methods
 from lib.pruning.cues import cls_saliency
 from lib.study.scenes import capture
-from lib.study.scenes.evaluate import MODEL
 
 pytestmark = pytest.mark.skipif(not (MODEL / "config.json").is_file(), reason="no embedded model here")
 

@@ -5,7 +5,8 @@ import pytest
 
 from lib.study import records
 from lib.study.claims import judge
-from lib.study.scenes import claim_measures, oracles
+from lib.study.parity import oracles
+from lib.study.scenes import claim_measures
 
 
 def test_trials_agree_and_are_judged(tmp_path):

@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from lib.models import embedded, hub
-from lib.models.embedded import Sizes
+from lib.models import checkpoints, embedded, hub
+from lib.models.architectures import Sizes
 from lib.models.prune import prune
 from lib.pruning.depth import entering
 from lib.pruning.methods import make
 from lib.study import arms, records
-from lib.study.arms import adaptprune_arms, desap_arms, shared_arms, turn_arms
+from lib.study.arms import Arm, adaptprune_arms, desap_arms, record_path, shared_arms, turn_arms
 from lib.study.scenes import claim_measures, evaluate
-from lib.study.scenes.evaluate import Arm, Benchmark, decoder_layers, record_arms, record_path
+from lib.study.scenes.evaluate import Benchmark, decoder_layers, record_arms
 from lib.study.scenes.layout import SUITES
 from lib.study.scenes.questions import words
 
@@ -170,7 +170,7 @@ def test_recording_resumes_and_refuses_to_mix(folder, tmp_path):
     record_arms(arms, tmp_path, TWO, folder)
     assert record_path(tmp_path, arms[0]).stat().st_mtime_ns == stamp
     told = records.read_provenance(record_path(tmp_path, arms[1]))
-    assert (told["pictures"], told["weights"], told["seed"]) == (TWO, evaluate.weights_digest(folder), 1)
+    assert (told["pictures"], told["weights"], told["seed"]) == (TWO, checkpoints.weights_digest(folder), 1)
     with pytest.raises(ValueError, match="made with other weights or questions"):
         record_arms(arms, tmp_path, TWO + 1, folder)
 
@@ -232,10 +232,10 @@ def test_questions_must_be_there(asked, questions):
 
 def test_weights_digest_sees_a_changed_byte(folder, tmp_path):
     (tmp_path / "a.safetensors").write_bytes(b"weights")
-    before = evaluate.weights_digest(tmp_path)
+    before = checkpoints.weights_digest(tmp_path)
     (tmp_path / "a.safetensors").write_bytes(b"weightz")
-    assert before != evaluate.weights_digest(tmp_path)
-    assert np.unique([evaluate.weights_digest(folder) for _ in range(2)]).size == 1
+    assert before != checkpoints.weights_digest(tmp_path)
+    assert np.unique([checkpoints.weights_digest(folder) for _ in range(2)]).size == 1
 
 
 def test_every_contender_is_run_at_every_budget_under_its_label():

@@ -6,11 +6,12 @@ import pandas as pd
 import pytest
 import torch
 
+from lib.models import checkpoints
+from lib.paths import MODEL
 from lib.study import records
 from lib.study.pages import n30_placement
 from lib.study.scenes import evaluate, placement
 from lib.study.scenes.capture import sample
-from lib.study.scenes.evaluate import MODEL
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +68,7 @@ def test_a_live_record_is_written_once_and_guarded(tmp_path, monkeypatch):
     assert path.stat().st_mtime_ns == stamp
     told = records.read_provenance(path)
     assert (told["pictures"], told["seed"], told["device"], told["dtype"]) == (3, -1, "cpu", "float32")
-    assert told["weights"] == evaluate.weights_digest(MODEL)
+    assert told["weights"] == checkpoints.weights_digest(MODEL)
     assert told["config"]["methods"]["cls"]["keep"] == 16
     with pytest.raises(ValueError, match=r"placement.parquet: made with other pictures; remove it"):
         placement.record_placement(tmp_path, 4, MODEL, ("cls", "fastv"))

@@ -21,7 +21,8 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from lib.models import embedded
-from lib.models.embedded import ASSISTANT, END, PAD, START, USER, Sizes
+from lib.models.architectures import Sizes
+from lib.models.embedded import ASSISTANT, END, PAD, START, USER
 from lib.study.scenes.layout import Scenes
 from lib.study.scenes.next.words import SUITES, asked_of, benchmark
 from lib.study.scenes.next.world import Layout, generate

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lib.models.embedded import Sizes
+from lib.models.architectures import Sizes
 from lib.study.scenes.next import decoder as training
 from lib.study.scenes.next.words import caption
 from lib.study.scenes.next.world import Layout, generate

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lib.models.embedded import Sizes
+from lib.models.architectures import Sizes
 from lib.study.scenes.layout import PATCH, Layout
 from lib.study.scenes.training import train_decoder, train_tower
 from lib.study.scenes.training.train_decoder import HALF, NINE

@@ -18,7 +18,8 @@ import torch
 from torch import nn
 
 from lib.models import embedded
-from lib.models.embedded import ASSISTANT, END, PAD, START, USER, Sizes
+from lib.models.architectures import Sizes
+from lib.models.embedded import ASSISTANT, END, PAD, START, USER
 from lib.study.scenes.layout import Layout, Scenes, generate
 from lib.study.scenes.questions import SUITES, benchmark, caption, questions
 from lib.study.scenes.training.batches import onto

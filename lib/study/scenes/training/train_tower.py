@@ -19,7 +19,8 @@ import torch
 from torch import nn
 
 from lib.models import embedded
-from lib.models.embedded import END, PAD, START, Sizes
+from lib.models.architectures import Sizes
+from lib.models.embedded import END, PAD, START
 from lib.study.scenes.layout import BADGE, CARD, OBJECT, PATCH, Layout, generate
 from lib.study.scenes.questions import caption, evidence_mask
 from lib.study.scenes.training.batches import onto

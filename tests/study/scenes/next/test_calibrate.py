@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lib.models import embedded
-from lib.models.embedded import Sizes
+from lib.models.architectures import Sizes
 from lib.models.hub import load
 from lib.study.scenes.next import gate
 from lib.study.scenes.next.calibrate import ARMS, arms, ask, calibration_table, suite_table

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from lib.models import embedded
-from lib.models.embedded import PAD, START, USER, Sizes
+from lib.models.architectures import Sizes
+from lib.models.embedded import PAD, START, USER
 from lib.study.scenes.next import decoder, recipe
 from lib.study.scenes.next.decoder import BLOCK, Phase, draw_step, hidden_states, train_decoder
 from lib.study.scenes.next.words import words

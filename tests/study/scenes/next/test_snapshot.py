@@ -5,7 +5,7 @@ import json
 import torch
 
 from lib.models import embedded
-from lib.models.embedded import Sizes
+from lib.models.architectures import Sizes
 from lib.study.scenes.next import decoder, recipe, snapshot
 from lib.study.scenes.next.words import words
 from lib.study.scenes.next.world import Layout

@@ -4,7 +4,7 @@ import json
 
 import torch
 
-from lib.models.embedded import Sizes
+from lib.models.architectures import Sizes
 from lib.models.hub import load
 from lib.study.scenes.next import decoder, recipe, train
 from lib.study.scenes.next.world import Layout

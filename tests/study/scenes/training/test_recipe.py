@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lib.models import embedded
-from lib.models.embedded import Sizes
+from lib.models.architectures import Sizes
 from lib.study.scenes.layout import SUITES, Layout, generate
 from lib.study.scenes.questions import NAMED, benchmark, caption, evidence_mask, place_of
 from lib.study.scenes.training import train_decoder, train_tower

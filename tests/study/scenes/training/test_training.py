@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from lib.models import embedded
-from lib.models.embedded import END, IMAGE, PAD, START, USER, Sizes
+from lib.models.architectures import Sizes
+from lib.models.embedded import END, IMAGE, PAD, START, USER
 from lib.study.scenes.layout import Layout, generate
 from lib.study.scenes.questions import words
 from lib.study.scenes.training import loop, train_decoder, train_tower

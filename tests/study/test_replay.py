@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lib.pruning.methods import Choice, make
-from lib.study.scenes.replay import Replay
+from lib.study.replay import Replay
 from testkit.builders import make_cues
 
 
