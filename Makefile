@@ -1,12 +1,13 @@
 # Short calls only; what they do lies in Snakefile, lib/ and tests/.
 PYTHON ?= python3
 CORES ?= 2
+PINS ?= -c constraints.txt
 # Programs are run as modules: their scripts in .venv/bin begin with the path of the checkout, which may hold a space.
 PY := .venv/bin/python
 SNAKE := $(PY) -m snakemake --profile data/sweeps/profiles/local --cores $(CORES)
 
 .DEFAULT_GOAL := help
-.PHONY: help env study test test-versions smoke live gpu figures verify report clean
+.PHONY: help env check study test test-versions smoke live gpu figures verify report clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -15,14 +16,20 @@ env: .venv/.installed ## make .venv with the exact versions of constraints.txt (
 
 .venv/.installed: pyproject.toml constraints.txt
 	"$(PYTHON)" -m venv .venv
-	$(PY) -m pip install --quiet -e '.[dev]' -c constraints.txt
+	$(PY) -m pip install --quiet -e '.[dev]' $(PINS)
 	@touch $@
 
 study: env ## run every notebook live on a sample of the questions, then print the verdicts
 	$(SNAKE) --config sweep=data/sweeps/study.yml
 	@$(PY) -m lib.study.pages.readme --show data/runs/study
 
-test: env ## unit, property and repository tests, every notebook against its committed outputs, then make smoke
+check: env ## format, lint, types and the order of imports, in seconds
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m pyrefly check
+	$(PY) -m pytest -q tests/test_imports.py
+
+test: check ## unit, property and repository tests, every notebook against its committed outputs, then make smoke
 	@$(PY) tests/unchanged.py note
 	$(PY) -m pytest -n $(CORES) --dist worksteal tests
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(CORES) --dist loadfile --nbval --nbval-current-env \
@@ -61,7 +68,7 @@ report: .venv/.report ## build the static report, data/runs/report/html: claims,
 	$(PY) -m lib.study.pages.site
 
 .venv/.report: .venv/.installed
-	$(PY) -m pip install --quiet -e '.[report]' -c constraints.txt
+	$(PY) -m pip install --quiet -e '.[report]' $(PINS)
 	@touch $@
 
 clean: ## remove what runs left behind; committed evidence stays

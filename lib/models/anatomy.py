@@ -139,7 +139,7 @@ class Anatomy:
     @property
     def unit(self) -> int:
         """Rows of the projector's input that make one of its output."""
-        return self.tower.spatial_merge_size**2 if self.family.layout is patch_grids else 1
+        return int(self.tower.spatial_merge_size) ** 2 if self.family.layout is patch_grids else 1
 
     @property
     def deepstack(self) -> int:

@@ -60,7 +60,7 @@ class Sight:
     def received(self, chunk: int = 256) -> Tensor:
         """Attention that each key gets, averaged over all queries, [B, H, T]; `chunk` queries are held at a time."""
         batch, _, queries, _ = self.query.shape
-        total = 0.0
+        total = torch.zeros((), device=self.query.device)
         for part in torch.arange(queries, device=self.query.device).split(chunk):
             total = total + self.rows(part.expand(batch, -1)).sum(2)
         return total / queries

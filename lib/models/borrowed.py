@@ -29,6 +29,7 @@ from typing import Any
 import transformers
 from packaging.version import Version
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask
 from transformers import Cache, GenerationMixin, PreTrainedConfig
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -84,7 +85,7 @@ def cache_of(given: Mapping[str, Any]) -> Cache | None:
 
 def causal_mask(
     config: PreTrainedConfig, embeds: Tensor, mask: Tensor | None, cache: Cache | None, layer: int
-) -> Tensor | None:
+) -> Tensor | BlockMask | None:
     """The mask that decoder layer `layer` gets for `embeds` [B, S, W] and the padding mask [B, T]."""
     return create_causal_mask(
         config=config, inputs_embeds=embeds, attention_mask=mask, layer_idx=layer, **{CACHE: cache}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import SupportsIndex
 
 import torch
 from torch import Tensor
@@ -191,7 +192,9 @@ class Following:
         if record is not None:
             record.move(rows)
 
-    def __reduce_ex__(self, protocol: int):  # the class is made at run time: it cannot be pickled by name
+    def __reduce_ex__(
+        self, protocol: SupportsIndex
+    ):  # the class is made at run time: it cannot be pickled by name
         return _bare, (type(self).__mro__[2],), vars(self)
 
 

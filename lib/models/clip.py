@@ -249,6 +249,7 @@ def patches(
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
     with exact(residual.device):
+        # pyrefly: ignore[no-matching-overload]  # a module's weight is a tensor
         residual = states = residual.to(post_layernorm.weight.dtype)
         if kind == "hidden":
             # Not the call: hooks on the layer would take this for a second run.

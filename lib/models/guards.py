@@ -5,16 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Any, NoReturn, SupportsIndex
 
 import torch
 from torch import nn
 from torch._dynamo import OptimizedModule
 
 _LOCK = threading.Lock()
-_STANCES: list[
-    torch.compiler.set_stance
-] = []  # one entry an open context; the compiler's stance is the process's
+_STANCES: list[Any] = []  # one `set_stance` an open context; the compiler's stance is the process's
 
 
 @contextmanager
@@ -38,14 +36,14 @@ def uncompiled() -> Iterator[None]:
 class Uncopied:
     """An object that refuses to be copied or pickled, and with it any module that holds it by a hook."""
 
-    def __reduce_ex__(self, protocol: int) -> NoReturn:
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
         raise ValueError(
             "model cannot be copied or pickled while it is being pruned, as the copy would stay pruned: do it outside of the "
             "context, or take state_dict() or save_pretrained(), which hold no hooks"
         )
 
 
-def unwrapped(model: object) -> object:
+def unwrapped(model: Any) -> Any:
     """The module inside wrappers that pass calls on and change nothing: compiled, parallel, PEFT's, a pipeline's.
 
     Raises

@@ -113,7 +113,7 @@ def check_processor(model: PreTrainedModel, processor: ProcessorMixin) -> None:
 
 def _grid_pairs(anatomy: Anatomy, config, processor: ProcessorMixin) -> list[tuple[str, object, object]]:
     """What processor and model must agree on where every image gives the same grid."""
-    rows, columns = anatomy.grid
+    rows, columns = anatomy.grid  # pyrefly: ignore[not-iterable]  # called where there is one grid
     patch = check_integer("processor's patch_size", processor.patch_size, least=1)
     # The [CLS] is among them, which "default" takes off again.
     extra = check_integer(
@@ -142,7 +142,9 @@ def _image_size(image_processor) -> tuple[int | None, int | None]:
     if not size:
         raise ValueError(f"image processor's {name} must be given, got {size!r}")
     size = dict(size) if not isinstance(size, int) else {"height": size, "width": size}
-    sides = (size.get("height"), size.get("width"))
-    if sides == (None, None):
-        return sides
-    return tuple(check_integer(f"image processor's {name}", side, least=1) for side in sides)
+    if size.get("height") is None and size.get("width") is None:
+        return None, None
+    height, width = (
+        check_integer(f"image processor's {name}", size.get(side), least=1) for side in ("height", "width")
+    )
+    return height, width

@@ -103,7 +103,7 @@ class Inside:
         """
         mask, keys = call.state[1], call.keys
         if mask is None:
-            return keys
+            return keys  # pyrefly: ignore[bad-return]  # seen by now
         first = (mask != 0).to(torch.uint8).argmax(1, keepdim=True)
         angles = (kwargs | call.layer_kwargs)["position_embeddings"]
         cosine, sine = (take(part, first)[:, :, None] for part in angles)

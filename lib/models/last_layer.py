@@ -46,6 +46,7 @@ class LastLayer:
         left, right = ({"q": self.query, "k": self.key}[letter] for letter in kind)
         # Head by head: all heads of some hundred pictures at once would fill the memory.
         heads = zip(left.unbind(1), right.unbind(1), strict=True)
+        # pyrefly: ignore[bad-return]  # there is a head, so the sum is a tensor
         return sum((product(q, k.mT) * self.scaling).softmax(-1) for q, k in heads) / left.shape[1]
 
 

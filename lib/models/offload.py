@@ -13,7 +13,7 @@ from torch.nn.functional import layer_norm
 
 def elsewhere(layer: nn.Module) -> bool:
     """Whether accelerate holds the weight of `layer` for it."""
-    return layer.weight.is_meta and hasattr(layer, "_hf_hook")
+    return bool(layer.weight.is_meta) and hasattr(layer, "_hf_hook")
 
 
 def device_of(layer: nn.Linear | nn.LayerNorm) -> torch.device:

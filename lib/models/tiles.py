@@ -72,7 +72,7 @@ Layout = Callable[["Anatomy", Encoded, Callable[[], Sequence[int]]], list[Pictur
 def one_tile(anatomy: Anatomy, encoded: Encoded, counts: Callable[[], Sequence[int]]) -> list[Picture]:
     """Every image is one picture of the same grid (LLaVA-1.5)."""
     tokens = anatomy.tokens
-    places = torch.arange(tokens)
+    places = torch.arange(tokens)  # pyrefly: ignore[no-matching-overload]  # one grid, so known
     return [
         Picture(places + tile * tokens, (View(anatomy.tile, places, tile),), slice(tile, tile + 1))
         for tile in range(len(encoded.features) // tokens)
@@ -82,7 +82,7 @@ def one_tile(anatomy: Anatomy, encoded: Encoded, counts: Callable[[], Sequence[i
 def packed_tiles(anatomy: Anatomy, encoded: Encoded, counts: Callable[[], Sequence[int]]) -> list[Picture]:
     """The whole and crops, unpadded, with newlines: read off the model's own packing (LLaVA-NeXT, LLaVA-OneVision)."""
     pictures, first = [], 0
-    for raster, tiles in encoded.packed:
+    for raster, tiles in encoded.packed:  # pyrefly: ignore[not-iterable]  # families that pack
         pictures.append(_picture(raster, anatomy.tile, first, tiles))
         first += tiles
     return pictures
@@ -110,10 +110,10 @@ def counted_tiles(anatomy: Anatomy, encoded: Encoded, counts: Callable[[], Seque
 
 def patch_grids(anatomy: Anatomy, encoded: Encoded, counts: Callable[[], Sequence[int]]) -> list[Picture]:
     """A grid of its own for every image, frame after frame for a video (Qwen-VL)."""
-    side = anatomy.tower.spatial_merge_size
+    side = int(anatomy.tower.spatial_merge_size)
     order = anatomy.family.order(anatomy, encoded.grids) if anatomy.family.order else None
     pictures, row = [], 0
-    for frames, height, width in encoded.grids:
+    for frames, height, width in encoded.grids:  # pyrefly: ignore[not-iterable]  # families that tell
         grid = height // side, width // side
         size = grid[0] * grid[1]
         places = torch.arange(frames * size)

@@ -119,5 +119,6 @@ class Call:
             index, mask = self.cuts[-1].index, self.cuts[-1].mask
             visual, asked = take(visual, index), asked if asked is None else take(asked, index)
         if asked is None:
-            return visual, mask
-        return visual, asked if mask is None else asked & (mask != 0)
+            return visual, mask  # pyrefly: ignore[bad-return]  # asked of a prefill, which has seen `visual`
+        asked = asked if mask is None else asked & (mask != 0)
+        return visual, asked  # pyrefly: ignore[bad-return]  # the same
