@@ -27,6 +27,7 @@ class NoPruning(Method):
     code: ClassVar[str] = "The model without any change."
     ours: ClassVar[str] = "All tokens go through the executor; the output must equal the untouched model's."
 
+    # pyrefly: ignore[bad-override]  # the one kind of method that has no budget
     keep: None = None  # nothing to budget
 
     def __post_init__(self) -> None:
@@ -50,6 +51,7 @@ class Blind(Method):
     code: ClassVar[str] = "None."
     ours: ClassVar[str] = "Every visual token is dropped; the prompt's text stays."
 
+    # pyrefly: ignore[bad-override]  # the one kind of method that has no budget
     keep: None = None  # nothing to budget
 
     def __post_init__(self) -> None:

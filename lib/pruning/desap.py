@@ -118,9 +118,19 @@ class DeSAP(Method):
             valid = valid & ~special
         if self.key_tokens is not None:
             valid = key_tokens(valid, self.see(cues, "text_importance"), self.key_tokens)
-        parts = [self.see(cues, part) for part in ("patches", "tokens", "image", "sentence")]
+        local, tokens, image, sentence = (
+            self.see(cues, part) for part in ("patches", "tokens", "image", "sentence")
+        )
         relevance = decoupled_similarity(
-            *parts, valid, self.scale, self.aligned, normalised=self.normalised, pooling=self.pooling
+            local,
+            tokens,
+            image,
+            sentence,
+            valid,
+            self.scale,
+            self.aligned,
+            normalised=self.normalised,
+            pooling=self.pooling,
         )
         return -relevance if self.similarity == "negated" else relevance
 

@@ -43,9 +43,11 @@ class CDPruner(Method):
         return Needs(patches="penultimate", text=True, long_text="pieces", projected=True)
 
     def choose(self, cues: Cues) -> Choice:
-        parts = [self.see(cues, part) for part in ("patches", "tokens", "image", "sentence")]
+        local, tokens, image, sentence = (
+            self.see(cues, part) for part in ("patches", "tokens", "image", "sentence")
+        )
         relevance = decoupled_similarity(
-            *parts, self.see(cues, "text_valid"), aligned=False
+            local, tokens, image, sentence, self.see(cues, "text_valid"), aligned=False
         )  # mean over pieces
         relevance = -relevance if self.negated else relevance
         low, high = relevance.amin(-1, keepdim=True), relevance.amax(-1, keepdim=True)

@@ -73,8 +73,12 @@ class MultiCue(Method):
     def choose(self, cues: Cues) -> Choice:
         scores: dict[str, Tensor] = {}
         if self.text:
-            parts = [self.see(cues, part) for part in ("patches", "tokens", "image", "sentence")]
-            scores["task"] = decoupled_similarity(*parts, self.see(cues, "text_valid"))
+            local, tokens, image, sentence = (
+                self.see(cues, part) for part in ("patches", "tokens", "image", "sentence")
+            )
+            scores["task"] = decoupled_similarity(
+                local, tokens, image, sentence, self.see(cues, "text_valid")
+            )
         if self.saliency:
             scores["saliency"] = cls_saliency(self.see(cues, "saliency"))
         weights = (

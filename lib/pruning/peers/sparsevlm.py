@@ -52,6 +52,7 @@ class SparseVLM(Staged):
         "prompt of equally relevant words rates with all of them."
     )
 
+    # pyrefly: ignore[bad-override]  # None is a value here alone
     positions: str | None = None  # None: as the version has it, renumbered in v1, original in v2
     cuts: tuple[int, ...] = (3, 7, 16)  # released code, of 32 layers: behind layers 2, 6 and 15
     version: str = "v1"  # released code: the first; "v2" its second
