@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -157,13 +157,3 @@ def table_command(
     write_table(table, given.out)
     print(f"done: {given.out}")
     return 0
-
-
-def with_interval(row: Mapping[str, float]) -> str:
-    """Tell an accuracy of `accuracy_table` with its interval."""
-    return f"{row['accuracy']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
-
-
-def markdown(frame: pd.DataFrame) -> str:
-    """A frame as a Markdown table, its index left out and its cells as they are."""
-    return frame.to_markdown(index=False, disable_numparse=True)

@@ -12,7 +12,8 @@ from lib.study.factorial import CUES, SHARE
 from lib.study.pages import n41_times
 from lib.study.pages.looks import look
 from lib.study.scenes.properties import LAYER
-from lib.study.tables import ALL, markdown, with_interval
+from lib.study.tables import ALL
+from lib.study.wording import markdown, row_interval
 
 BEFORE, INSIDE = "before the language model", f"inside it, at layer {LAYER}"
 SHOWN = (
@@ -82,11 +83,13 @@ def which_tokens(accuracy: pd.DataFrame, properties: pd.DataFrame) -> str:
     for arm, where in SHOWN:
         mine = rows[rows["method"] == arm]
         (row,) = (mine[mine["keep"] == TIGHT] if where else mine).to_dict("records")
-        shown.append((look(arm.partition("/")[0]).label, row["keep"], where, with_interval(row)))
+        shown.append(
+            (look(arm.partition("/")[0]).label, row["keep"], where, row_interval(row, ".3f", "accuracy"))
+        )
     (early,) = properties[(properties["measure"] == EARLY) & (properties["training"] == 0)].to_dict("records")
     told = (
         f"What the embedded model answers right. The oracle is told where the answer lies. Known of large models: {early['property']}; "
-        f"this one is found {early['found']} ({early['estimate']:.2f} [{early['low']:.2f}, {early['high']:.2f}], {early['quantity']}; "
+        f"this one is found {early['found']} ({row_interval(early, '.2f')}, {early['quantity']}; "
         f"{early['level']:g} is chance)"
     )
     told += f": {early['if_unlike']}. " if early["found"] == "unlike" else ". "
@@ -105,8 +108,7 @@ def which_cue(shares: pd.DataFrame, seeds: pd.DataFrame) -> str:
     shown = []
     for cue in sorted(CUES, key=lambda cue: -mine.loc[cue, "estimate"]):
         row = mine.loc[cue]
-        numbers = f"{row['estimate']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
-        shown.append((cue, numbers, RECURS[holds[SHARE.format(cue)]].format(trainings)))
+        shown.append((cue, row_interval(row), RECURS[holds[SHARE.format(cue)]].format(trainings)))
     columns = ["cue", "gain in accuracy [95 % interval]", "from other seeds"]
     return (
         f"What a cue adds at {TIGHT} tokens before the language model, averaged over all orders of adding the four. Questions differ:\n"

@@ -14,7 +14,7 @@ from lib.study.scenes import retrieval
 from lib.study.scenes.layout import SUITES
 from lib.study.scenes.questions import words
 from lib.study.scenes.training.train import curve_caption, read_card, recipe_sentence
-from lib.study.tables import markdown
+from lib.study.wording import markdown
 
 PATH = MODELS / "scenes" / "README.md"
 

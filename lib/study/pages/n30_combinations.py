@@ -14,6 +14,7 @@ from lib.study.factorial import CUES
 from lib.study.pages.looks import BLUE, GREEN, ORANGE, PURPLE
 from lib.study.pages.plots import point_intervals
 from lib.study.tables import ALL
+from lib.study.wording import row_interval
 
 # Cue: colour and marker, told apart by both.
 CUE_LOOKS = dict(zip(CUES, ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (PURPLE, "D")), strict=True))
@@ -124,5 +125,5 @@ def best_sentence(table: pd.DataFrame, keep: int) -> str:
     empty = rows[rows[list(CUES)].sum(axis=1) == 0]["accuracy"].iloc[0]
     return (
         f"**Answer.** At {keep} tokens the best of the sixteen combinations is {' + '.join(on) or 'random'} with "
-        f"{best['accuracy']:.3f} [{best['low']:.3f}, {best['high']:.3f}]; random tokens give {empty:.3f}."
+        f"{row_interval(best, '.3f', 'accuracy')}; random tokens give {empty:.3f}."
     )

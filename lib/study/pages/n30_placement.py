@@ -18,11 +18,9 @@ from lib.study.pages.looks import look
 from lib.study.pages.plots import point_intervals
 from lib.study.scenes.placement import CHANCE, QUANTITIES, families
 from lib.study.tables import ALL
-from lib.study.wording import listing
+from lib.study.wording import LEVEL, listing, row_interval, starred, wide
 
 PAPERS = ("desap", "adaptprune")  # their rows are set in bold
-LEVEL = 0.05
-APART = "*"  # told apart from chance
 
 
 def draw_placement(frame: pd.DataFrame, keep: int) -> Figure:
@@ -101,13 +99,13 @@ def _chance(frame: pd.DataFrame, quantity: str) -> float:
 
 def placement_table(frame: pd.DataFrame) -> pd.DataFrame:
     """The placements as text: a row a method, a column a quantity; * where told apart from chance."""
-    told = [
-        f"{row.estimate:.2f} [{row.low:.2f}, {row.high:.2f}]{APART if row.p < LEVEL else ''}"
-        for row in frame.itertuples()
-    ]
-    wide = frame.assign(told=told).pivot(index="label", columns="quantity", values="told")
-    wide = wide.loc[frame["label"].drop_duplicates(), [name for name in QUANTITIES if name in wide]]
-    return wide.rename(columns=QUANTITIES).rename_axis(index=None, columns=None).fillna("")
+    page = wide(frame, starred(frame, ".2f"), "label", "quantity")
+    return (
+        page[[name for name in QUANTITIES if name in page]]
+        .rename(columns=QUANTITIES)
+        .rename_axis(index=None, columns=None)
+        .fillna("")
+    )
 
 
 def placement_sentence(frame: pd.DataFrame, keep: int) -> str:
@@ -158,7 +156,7 @@ def placement_sentence(frame: pd.DataFrame, keep: int) -> str:
 
 def _most(rows: pd.DataFrame) -> str:
     first = rows.iloc[0]
-    return f"{first['label']} puts {first['estimate']:.1%} [{first['low']:.1%}, {first['high']:.1%}]"
+    return f"{first['label']} puts {row_interval(first, '.1%')}"
 
 
 def worth_sentence(frame: pd.DataFrame, study: Study, keep: int) -> str:

@@ -21,7 +21,7 @@ from lib.study.scenes.evaluate import decoder_layers
 from lib.study.scenes.layout import SUITES
 from lib.study.stats import holm
 from lib.study.tables import ALL, suite_weights
-from lib.study.wording import listing
+from lib.study.wording import listing, row_interval, starred, wide
 
 
 def against_random(
@@ -98,8 +98,7 @@ def sentence(pairs: pd.DataFrame, keep: int) -> str:
     best = mine.iloc[0]
     return (
         f"**Answer.** At {keep} tokens {len(beat)} of {len(mine)} methods answer more than random choice and "
-        f"{len(below)} fewer (Holm-adjusted); the widest lead is {best['label']}'s: {best['estimate']:+.3f} "
-        f"[{best['low']:+.3f}, {best['high']:+.3f}]."
+        f"{len(below)} fewer (Holm-adjusted); the widest lead is {best['label']}'s: {row_interval(best)}."
     )
 
 
@@ -146,9 +145,8 @@ def place_of(study: Study, pairs: pd.DataFrame, arm: str, keep: int) -> str:
     row, level = mine[mine["arm"] == arm].iloc[0], levels(study, [arm], keep).iloc[0]
     sure = "" if row["p"] < 0.05 else ", which may be chance"
     return (
-        f"**{row['label']}** answers {level['estimate']:.3f} [{level['low']:.3f}, {level['high']:.3f}] of the "
-        f"questions at {keep} tokens; its difference to random choice is {row['estimate']:+.3f} "
-        f"[{row['low']:+.3f}, {row['high']:+.3f}]{sure} (Holm-adjusted p = {row['p']:.3f}); it is number "
+        f"**{row['label']}** answers {row_interval(level, '.3f')} of the questions at {keep} tokens; its "
+        f"difference to random choice is {row_interval(row)}{sure} (Holm-adjusted p = {row['p']:.3f}); it is number "
         f"{int(mine.index[mine['arm'] == arm][0]) + 1} of {len(mine)} by that difference. The intervals come from "
         f"{study.accuracy['image_id'].nunique()} pictures: neighbours in the order need not differ."
     )
@@ -160,7 +158,7 @@ def level_table(study: Study, arms: Sequence[str], keep: int) -> pd.DataFrame:
     rows = {}
     for arm in arms:
         found = levels(study, [arm], keep).iloc[0]
-        told = {"all suites": f"{found['estimate']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"}
+        told = {"all suites": row_interval(found, ".3f")}
         each = {suite: f"{levels(study, [arm], keep, suite)['estimate'].iloc[0]:.3f}" for suite in suites}
         rows[look(arm).label] = told | each
     return pd.DataFrame(rows).T
@@ -169,14 +167,7 @@ def level_table(study: Study, arms: Sequence[str], keep: int) -> pd.DataFrame:
 def table(pairs: pd.DataFrame) -> pd.DataFrame:
     """The differences as text of fixed width, one row a method and one column a budget; * where adjusted p < 0.05."""
     pairs = pairs[pairs["suite"] == ALL]
-    shown = pairs.assign(
-        told=[
-            f"{row.estimate:+.3f} [{row.low:+.3f}, {row.high:+.3f}]{'*' if row.p < 0.05 else ' '}"
-            for row in pairs.itertuples()
-        ]
-    )
-    wide = shown.pivot(index="label", columns="keep", values="told")
-    return wide.loc[list(dict.fromkeys(pairs["label"])), sorted(wide.columns, reverse=True)]
+    return wide(pairs, starred(pairs, blank=" "), "label", "keep").sort_index(axis="columns", ascending=False)
 
 
 def rank_title(found: Ranking, keep: int, tokens: int) -> str:

@@ -21,7 +21,7 @@ from lib.study.rules import Clause, find
 from lib.study.scenes.evaluate import earlier_place
 from lib.study.scenes.layout import SUITES
 from lib.study.stats import holm
-from lib.study.wording import listing
+from lib.study.wording import listing, row_interval, starred
 
 EARLIER = TOLD["earlier"]
 _DEAF = tuple(name for name, _ in DEAF)
@@ -139,10 +139,7 @@ def table(frame: pd.DataFrame) -> pd.DataFrame:
     told = {
         "own question": [f"{value:.3f}" for value in frame["own"]],
         "earlier question": [f"{value:.3f}" for value in frame["earlier"]],
-        "loss": [
-            f"{row.estimate + 0:+.3f} [{row.low + 0:+.3f}, {row.high + 0:+.3f}]{'*' if row.p < 0.05 else ' '}"
-            for row in frame.round(6).itertuples()
-        ],
+        "loss": starred(frame.assign(**(frame[["estimate", "low", "high"]].round(6) + 0)), blank=" "),
         "p (Holm)": [
             "by construction" if not measured else "<0.001" if p < 0.001 else f"{p:.3f}"
             for p, measured in zip(frame["p"], frame["measured"], strict=True)
@@ -174,8 +171,8 @@ def sentence(study: Study, frame: pd.DataFrame, keep: int) -> str:
     return (
         f"At {keep} tokens {len(lose)} of {len(hears)} methods that hear the question answer the next one worse{better}, "
         f"Holm-adjusted. The widest loss is that of {worst['label']}: {worst['own']:.3f} becomes {worst['earlier']:.3f}, "
-        f"{worst['estimate']:+.3f} [{worst['low']:+.3f}, {worst['high']:+.3f}] lost; the oracle, which is told where the "
-        f"answer lies, loses {oracle['estimate']:+.3f} [{oracle['low']:+.3f}, {oracle['high']:+.3f}]. Of their intervals "
+        f"{row_interval(worst)} lost; the oracle, which is told where the "
+        f"answer lies, loses {row_interval(oracle)}. Of their intervals "
         f"for the next question {len(under)} {'lies' if len(under) == 1 else 'lie'} below random tokens ({chance:.3f})"
         f"{': ' + listing(under) if under else ''}. Most right answers for its own question: {best['own']['label']} "
         f"({best['own']['own']:.3f}); for the next one: {best['earlier']['label']} ({best['earlier']['earlier']:.3f}); "

@@ -22,7 +22,7 @@ from lib.study.cost import TEXT
 from lib.study.costs.record_cost import BORN, COLUMNS, INSIDE, WHOLE, read_csv
 from lib.study.costs.timing import Ceilings, roofline
 from lib.study.pages.n40_operations import label, made, printed
-from lib.study.wording import listing
+from lib.study.wording import interval, intervals, listing, row_interval
 
 PAYS = 1.1  # an answer is called worth it that comes at least a tenth faster
 _ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
@@ -265,7 +265,7 @@ def pays_table(rows: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
         first = mine.iloc[0]
         fast = mine.loc[mine["median"] >= PAYS, "new_tokens"]
         until = "never" if fast.empty else "beyond 1000" if fast.max() > 1000 else str(fast.max())
-        told = f"{first['median']:.2f} [{first['low']:.2f}, {first['high']:.2f}]"
+        told = row_interval(first, ".2f", "median")
         sure = "faster" if first["low"] > 1 else "slower" if first["high"] < 1 else "undecided"
         out.append((label(name), batch, sizes_of(rows).tokens, told, sure, until))
     names = [
@@ -313,7 +313,7 @@ def backends(rows: pd.DataFrame) -> pd.DataFrame:
         )
         if fused and eager and short and slow:
             ratios = (fused.over(short), eager.over(slow), eager.over(short))
-            out.append((batch, *(f"{r.median:.2f} [{r.low:.2f}, {r.high:.2f}]" for r in ratios)))
+            out.append((batch, *(interval(*ratio, ".2f") for ratio in ratios)))
     names = ["batch", "both fused", "both eager", "unpruned eager, pruned fused"]
     return pd.DataFrame(out, columns=names)
 
@@ -356,8 +356,8 @@ def answer_sentence(rows: pd.DataFrame, methods: Sequence[str]) -> str:
     ]
     return (
         f"**Answer.** With a ninth of the tokens the prefill does {first['fewer']:.1f} times fewer operations and is "
-        f"{first['median']:.1f} [{first['low']:.1f}, {first['high']:.1f}] times faster at batch {first['batch']:.0f}, "
-        f"{last['median']:.1f} [{last['low']:.1f}, {last['high']:.1f}] at batch {last['batch']:.0f}. With tower, cues and choice "
+        f"{row_interval(first, '.1f', 'median')} times faster at batch {first['batch']:.0f}, "
+        f"{row_interval(last, '.1f', 'median')} at batch {last['batch']:.0f}. With tower, cues and choice "
         f"counted, at batch {one['batch'].iloc[0]} and out of the parts: {listing(told)}."
     )
 
@@ -399,8 +399,5 @@ def context(rows: pd.DataFrame) -> pd.DataFrame:
 
 def spans(frame: pd.DataFrame, decimals: int = 2) -> pd.DataFrame:
     """Write median, low and high as one column of text, "times faster"."""
-    told = [
-        f"{row.median:.{decimals}f} [{row.low:.{decimals}f}, {row.high:.{decimals}f}]"
-        for row in frame.itertuples()
-    ]
+    told = intervals(frame, f".{decimals}f", "median")
     return frame.drop(columns=["median", "low", "high"]).assign(**{"times faster": told})

@@ -21,8 +21,7 @@ from lib.study.scenes import retrieval
 from lib.study.scenes.layout import SUITES
 from lib.study.scenes.training import train
 from lib.study.scenes.training.train_decoder import VALIDATED
-from lib.study.tables import with_interval
-from lib.study.wording import listing
+from lib.study.wording import intervals, listing, row_interval, wide
 
 _LOOKS = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (PURPLE, "v"), (SKY, "P"))  # a training each, in order
 _ALL_OF = {1: "the one training", 2: "both trainings"}
@@ -171,15 +170,13 @@ def gate_rule() -> str:
 def gate_page(table: pd.DataFrame) -> pd.DataFrame:
     """The gate's table for readers: a row a suite, a column a training, met or not with the numbers."""
     cells = [
-        with_interval(row)
+        row_interval(row, ".3f", "accuracy")
         + ("" if pd.isna(row["blind"]) else f", blind {row['blind']:.3f}")
         + f": {row['gate']}"
         for row in table.to_dict("records")
     ]
-    wide = table.assign(cell=cells).pivot(index=["suite", "asked"], columns="training", values="cell")
-    order = list(dict.fromkeys(zip(table["suite"], table["asked"], strict=True)))
-    wide = wide.loc[order].rename(columns=lambda seed: f"seed {seed}")
-    return wide.reset_index("asked").rename_axis(columns=None)
+    page = wide(table, cells, ["suite", "asked"], "training").rename(columns=lambda seed: f"seed {seed}")
+    return page.reset_index("asked").rename_axis(columns=None)
 
 
 def gate_answer(table: pd.DataFrame) -> str:
@@ -212,17 +209,14 @@ def verdict_page(table: pd.DataFrame) -> pd.DataFrame:
 
 def property_page(table: pd.DataFrame) -> pd.DataFrame:
     """Properties of real models: a row a property, a column a training."""
-    cells = [f"{row.estimate:.2f} [{row.low:.2f}, {row.high:.2f}]: {row.found}" for row in table.itertuples()]
-    wide = table.assign(cell=cells).pivot(index="property", columns="training", values="cell")
-    wide = wide.loc[list(dict.fromkeys(table["property"]))]
-    return wide.rename(columns=lambda seed: f"seed {seed}").rename_axis(columns=None)
+    cells = [f"{told}: {found}" for told, found in zip(intervals(table, ".2f"), table["found"], strict=True)]
+    page = wide(table, cells, "property", "training")
+    return page.rename(columns=lambda seed: f"seed {seed}").rename_axis(columns=None)
 
 
 def effect_page(table: pd.DataFrame) -> pd.DataFrame:
     """Effects for readers: estimate and interval a training, the mean, and whether the effect holds in all."""
-    cells = [f"{row.estimate:+.3f} [{row.low:+.3f}, {row.high:+.3f}]" for row in table.itertuples()]
-    wide = table.assign(cell=cells).pivot(index="effect", columns="training", values="cell")
-    wide = wide.loc[list(dict.fromkeys(table["effect"])), list(dict.fromkeys(table["training"]))]
-    named = {name: name if name == "mean" else f"seed {name}" for name in wide.columns}
+    page = wide(table, intervals(table), "effect", "training")
+    named = {name: name if name == "mean" else f"seed {name}" for name in page.columns}
     holds = table.drop_duplicates("effect").set_index("effect")["holds"]
-    return wide.rename(columns=named).rename_axis(columns=None).assign(**{"in all": holds})
+    return page.rename(columns=named).rename_axis(columns=None).assign(**{"in all": holds})

@@ -14,7 +14,7 @@ from lib.study.claims import NOT_RUN, VERDICTS, read_claims
 from lib.study.pages import model_card
 from lib.study.pages.front import answers
 from lib.study.scenes.training.train import gate_sentence, gate_table
-from lib.study.tables import markdown, with_interval
+from lib.study.wording import intervals, markdown
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 SEED_VERDICTS = "seed_verdicts.csv"
@@ -102,7 +102,7 @@ def gate_part(accuracy: Path | str) -> str:
     shown = {
         "suite": gate["suite"],
         "n": gate["n"],
-        "accuracy [95 % interval]": [with_interval(row) for row in gate.to_dict("records")],
+        "accuracy [95 % interval]": intervals(gate, ".3f", "accuracy"),
         "asked": gate["asked"].map("{:.2f}".format),
         "blind": gate["blind"].map("{:.3f}".format),
         "gate": gate["gate"],

@@ -16,7 +16,7 @@ from lib.study.claims import NOT_RUN, VERDICTS
 from lib.study.evidence import Study
 from lib.study.pages.captions import CAPTIONS
 from lib.study.pages.looks import theme
-from lib.study.wording import listing
+from lib.study.wording import interval, listing
 
 WITHOUT_INTERVALS = ("31_ranks", "30_overlap")  # figures of ranks, and of means in cells
 
@@ -113,7 +113,7 @@ def sentence(study: Study, claim: str) -> str:
     estimate, low, high = (float(row[name]) for name in ("estimate", "low", "high"))
     if row["kind"] in ("cost", "identity"):
         return f"**{claim}: {verdict}.** Weakest clause: {estimate:.4g} (n = {row['n']}, tier {row['tier']})."
-    told = f"{estimate:+.3f} [{low:+.3f}, {high:+.3f}], n = {row['n']}"
+    told = f"{interval(estimate, low, high)}, n = {row['n']}"
     extra = ""
     if verdict == "inconclusive":
         extra = f" The interval is {(high - low) / 2:.3f} to each side: a smaller effect could not be seen."

@@ -223,13 +223,6 @@ def band(
     return ax
 
 
-def markdown_table(frame: pd.DataFrame) -> str:
-    """A frame as a Markdown table, for text that has to wrap; a bar inside a cell is escaped."""
-    cells = [[str(value).replace("|", r"\|") for value in row] for row in frame.itertuples(index=False)]
-    lines = [list(map(str, frame.columns)), ["---"] * frame.shape[1], *cells]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
 def _middles(
     tokens: Sequence[int], grid: tuple[int, int], width: float, height: float
 ) -> tuple[np.ndarray, np.ndarray]:

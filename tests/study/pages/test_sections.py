@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from lib.paths import places
-from lib.study import compare, evidence, records, wording
+from lib.study import compare, evidence, records
 from lib.study.arms import BUDGETS, adaptprune_arms, desap_arms, shared_arms
 from lib.study.pages import captions, panels, plots, sections
 from testkit.frames import accuracy_rows, measure_rows
@@ -73,7 +73,6 @@ def test_answer_counts_every_claim_once(study):
         assert text.count(claim) == 1
     assert "weights abc" in sections.origin(study)
     assert "40 questions" not in sections.origin(study)
-    assert wording.listing(["a"]) == "a"
 
 
 def test_sections_show_rule_clauses_and_verdict(study, shown):

@@ -109,13 +109,6 @@ def test_photograph_is_a_square_that_ships():
         pictures.photograph("nowhere")
 
 
-def test_table_escapes_bars():
-    assert (
-        pictures.markdown_table(pd.DataFrame({"a": ["x|y"], "b": [1]}))
-        == "| a | b |\n| --- | --- |\n| x\\|y | 1 |"
-    )
-
-
 def test_closed_form_is_the_limit_of_a_flat_softmax(cues):
     parts = (cues.patches, cues.tokens, cues.image, cues.sentence, cues.text_valid)
     flat = decoupled_similarity(*parts, scale=1e-6)
