@@ -21,7 +21,7 @@ env: .venv/.installed ## make .venv with the exact versions of constraints.txt (
 
 study: env ## run every notebook live on a sample of the questions, then print the verdicts
 	$(SNAKE) --config sweep=data/sweeps/study.yml
-	@$(PY) -m lib.study.pages.readme --show data/runs/study
+	@$(PY) -m lib readme --show data/runs/study
 
 check: env ## format, lint, types and the order of imports, in seconds
 	$(PY) -m ruff format --check .
@@ -41,31 +41,31 @@ test-versions: env ## the model tests with the lowest and the newest versions of
 	PYTHONPATH=tests OMP_NUM_THREADS=1 $(PY) -m testkit.versions $(VERSIONS)
 
 smoke: env ## run every notebook live on two pictures: does it still run from top to bottom?
-	$(PY) -m lib.study.prepare data/sweeps/smoke.yml
+	$(PY) -m lib prepare data/sweeps/smoke.yml
 	OMP_NUM_THREADS=1 $(PY) -m pytest --nbval-lax -n 2 --dist loadfile --no-loadscope-reorder --nbval-current-env \
 		--nbval-cell-timeout=900 --nbval-kernel-startup-timeout=180 data/runs/smoke/notebooks
 
 live: env ## the same as study, on all questions (hours on a CPU); with MODEL=... the papers' benchmarks on that model
 ifdef MODEL
-	$(PY) -m lib.study.harness.own_model "$(MODEL)" --benchmarks "$(or $(BENCHMARKS),all)" $(ARGS)
+	$(PY) -m lib live "$(MODEL)" --benchmarks "$(or $(BENCHMARKS),all)" $(ARGS)
 else
 	$(SNAKE) --config sweep=data/sweeps/live.yml
-	@$(PY) -m lib.study.pages.readme --show data/runs/live
+	@$(PY) -m lib readme --show data/runs/live
 endif
 
 gpu: env ## record timings of the 7B models and of the kernels on this machine's accelerator; repeat until it says done
-	$(PY) -m lib.study.costs.record_cost --out data/records/cost
-	$(PY) -m lib.study.costs.kernel_bench --out data/records/kernels.csv
+	$(PY) -m lib record-cost --out data/records/cost
+	$(PY) -m lib kernel-bench --out data/records/kernels.csv
 
 figures: env ## draw figures and tables again from the committed records, and the README's table
 	$(SNAKE) --forceall --config sweep=data/sweeps/recorded.yml
-	$(PY) -m lib.study.pages.readme --write
+	$(PY) -m lib readme --write
 
 verify: env ## compute every table, figure's numbers and verdict again from the records; fail on any difference
-	$(PY) -m lib.study.pages.verify --jobs $(CORES)
+	$(PY) -m lib verify --jobs $(CORES)
 
 report: .venv/.report ## build the static report, data/runs/report/html: claims, notebooks, figures, an explorer
-	$(PY) -m lib.study.pages.site
+	$(PY) -m lib report
 
 .venv/.report: .venv/.installed
 	$(PY) -m pip install --quiet -e '.[report]' $(PINS)

@@ -5,13 +5,15 @@ import sys
 
 import pandas as pd
 import pytest
+from typer.main import get_command
 
 import lib
 from lib import paths
+from lib.commands import app
 from lib.models import checkpoints
 from lib.study import sweep
 from lib.study.costs import half_precision
-from lib.study.harness import own_model
+from testkit.commands import command
 
 
 def test_root_is_the_checkout():
@@ -60,10 +62,11 @@ def test_a_tilde_is_the_home_folder_wherever_a_user_names_a_path(home, monkeypat
     assert paths.user_path("~/x") == home / "x"
     assert paths.places("~/run").figures == home / "run" / "figures"
     monkeypatch.setattr(half_precision, "overlap_table", lambda *given: pd.DataFrame({"a": [1]}))
-    assert half_precision.main(["--out=~/o.csv"]) == 0
+    assert command("half-precision", "--out=~/o.csv").exit_code == 0
     assert (home / "o.csv").is_file()
-    options = own_model.parser().parse_args(["~/model", "--out=~/o", "--data=~/d"])
-    assert (options.out, options.data) == (home / "o", home / "d")
+    words = ["~/model", "--out=~/o", "--data=~/d"]
+    options = get_command(app).commands["live"].make_context("live", words).params
+    assert (options["out"], options["data"]) == (home / "o", home / "d")
     (home / "model").mkdir()
     with pytest.raises(OSError, match=f"config.json is missing in {home}/model"):
         checkpoints.locate("~/model")

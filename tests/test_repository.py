@@ -57,7 +57,7 @@ def test_git_keeps_lib_and_drops_runs():
 @pytest.mark.parametrize(("path", "results"), [(README, block), (model_card.PATH, model_card.block)])
 def test_written_results_are_not_stale(path, results):
     text = path.read_text(encoding="utf-8")
-    assert text == with_results(text, results()), "run: python -m lib.study.pages.readme --write"
+    assert text == with_results(text, results()), "run: python -m lib readme --write"
 
 
 def test_no_file_names_a_machine():

@@ -18,7 +18,7 @@ radius 5, of the 121 that a row of the table has room for):
 
 So one per cent of a prefill with 7 billion weights, which takes 10 ms or more at 640 positions and 800 TFLOP/s, is not
 much longer than the steps alone at 576 tokens; at 2880 there is room. All this is counted and estimated: no device has
-run the kernels yet, and ``python -m lib.study.costs.kernel_bench`` is there to measure.
+run the kernels yet, and ``python -m lib kernel-bench`` is there to measure.
 
 There is no kernel for the attention row of the last prompt token or of [CLS]. `lib.models.attention.attention_rows`
 forms one row, never the matrix, in about ten launches. It reads the keys of one layer, 5 MB for 32 heads of 640

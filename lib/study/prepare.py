@@ -3,17 +3,14 @@
 All is written below ``data/runs/SWEEP``, which is emptied first, so that a live notebook really asks anew.
 """
 
-import argparse
 import shutil
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import nbformat
 import papermill
 
 from lib.files import whole
-from lib.paths import ROOT, user_path
+from lib.paths import ROOT
 from lib.study.run import KERNEL
 from lib.study.sweep import read_runs
 
@@ -60,23 +57,3 @@ def prepare(sweep: Path, root: Path = ROOT) -> list[Path]:
             nbformat.write(book, part)
         paths.append(path)
     return paths
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Prepare, return the exit status: 0 done, 2 a wrong sweep."""
-    parser = argparse.ArgumentParser(prog="python -m lib.study.prepare", description=__doc__.split("\n\n")[0])
-    parser.add_argument(
-        "sweep", type=user_path, metavar="SWEEP.yml", help="which notebooks, with which parameters"
-    )
-    given = parser.parse_args(arguments)
-    try:
-        paths = prepare(given.sweep)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"done: {len(paths)} notebooks in {paths[0].parent.relative_to(ROOT)}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,15 +1,11 @@
 """Turn per-question records into the tables that figures, claims and readers use."""
 
-import argparse
-import sys
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from lib.files import whole
-from lib.paths import user_path
 from lib.study.stats import mean_intervals
 
 COLUMNS = ("model", "method", "keep", "suite", "n", "accuracy", "low", "high")
@@ -111,49 +107,3 @@ def write_table(table: pd.DataFrame, path: Path | str, float_format: str | None 
     with whole(path) as part:
         table.to_csv(part, index=False, lineterminator="\n", float_format=float_format)
     return path
-
-
-def table_command(
-    parser: argparse.ArgumentParser,
-    default: Path,
-    make: Callable[[argparse.Namespace], pd.DataFrame],
-    arguments: Sequence[str] | None = None,
-) -> int:
-    """Run a command line that makes one table: add ``--out``, parse, make, write.
-
-    The committed table is written by the usual arguments alone: with other ones ``--out`` is asked for.
-
-    Parameters
-    ----------
-    parser
-        With the command's own arguments.
-    default
-        The committed table; where the rows go unless told.
-    make
-        From the parsed arguments to the table; its ValueError is the user's.
-
-    Returns
-    -------
-    int
-        Exit status: 0 done, 2 a bad argument.
-    """
-    parser.add_argument(
-        "--out", type=user_path, default=default, metavar="FILE.csv", help="where the rows go"
-    )
-    given, usual = parser.parse_args(arguments), vars(parser.parse_args([]))
-    changed = [name for name, value in vars(given).items() if name != "out" and value != usual[name]]
-    try:
-        if given.out.resolve() == default.resolve() and changed:
-            raise ValueError(
-                f"--out must name another file, as --{changed[0]} is given: {default.name} is made with "
-                f"{usual[changed[0]]!r} alone"
-            )
-        if given.out.suffix != ".csv":
-            raise ValueError(f"out must be a .csv file, got {given.out}")
-        table = make(given)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    write_table(table, given.out)
-    print(f"done: {given.out}")
-    return 0

@@ -12,6 +12,7 @@ from lib.pruning import methods
 from lib.study.parity import table as parity
 from lib.study.parity.decoder import run_library
 from lib.study.parity.trial import KINDS, SIZES, Case, Draw, Told, parting
+from testkit.commands import command
 
 
 @pytest.mark.parametrize("case", parity.CASES, ids=lambda case: f"{case.method}:{case.setting}")
@@ -63,22 +64,21 @@ def test_a_row_counts_equal_declared_and_other_trials():
     assert {row["trials"] for row in counted.values()} == {6}
 
 
-def test_the_command_writes_the_table(tmp_path, monkeypatch, capsys):
+def test_the_command_writes_the_table(tmp_path, monkeypatch):
     small = [dataclasses.replace(each, sizes=each.sizes[-1:]) for each in parity.CASES[:2]]
     monkeypatch.setattr(parity, "CASES", tuple(reversed(small)))
-    assert parity.main(["--out", str(tmp_path / "parity.csv"), "--seeds", "1"]) == 0
+    assert command("parity", "--out", tmp_path / "parity.csv", "--seeds", 1).exit_code == 0
     table = pd.read_csv(tmp_path / "parity.csv", keep_default_na=False)
     assert tuple(table.columns) == parity.COLUMNS
     assert table["method"].tolist() == [each.method for each in small]
-    assert parity.main(["--out", str(tmp_path / "parity.csv"), "--seeds", "0"]) == 2
-    assert "seeds must be at least 1, got 0" in capsys.readouterr().err
+    done = command("parity", "--out", tmp_path / "parity.csv", "--seeds", 0)
+    assert done.exit_code == 2
+    assert "seeds must be at least 1, got 0" in done.stderr
 
 
 def test_rows_tell_what_the_table_counts(tmp_path):
     path = tmp_path / "parity.csv"
-    with pytest.raises(
-        ValueError, match=r"parity\.csv does not exist; make it: python -m lib\.study\.parity"
-    ):
+    with pytest.raises(ValueError, match=r"parity\.csv does not exist; make it: python -m lib parity"):
         parity.rows(path)
     fixed = {"release": "a/b 1", "settled_by": "x"}
     counts = [

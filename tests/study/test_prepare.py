@@ -3,7 +3,8 @@
 import nbformat
 import pytest
 
-from lib.study.prepare import main, prepare
+from lib.study.prepare import prepare
+from testkit.commands import command
 from testkit.workspace import RUNS, Workspace
 
 
@@ -53,6 +54,7 @@ def test_a_wrong_sweep_is_refused_before_anything_is_emptied(work, old, new, sai
     assert [path.name for path in work.output.iterdir()] == ["kept"]
 
 
-def test_the_command_says_what_is_wrong(tmp_path, capsys):
-    assert main([str(tmp_path / "absent.yml")]) == 2
-    assert "absent.yml does not exist" in capsys.readouterr().err
+def test_the_command_says_what_is_wrong(tmp_path):
+    done = command("prepare", tmp_path / "absent.yml")
+    assert done.exit_code == 2
+    assert "absent.yml does not exist" in done.stderr

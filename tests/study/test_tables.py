@@ -1,7 +1,5 @@
 """Tables: columns, the mean over suites, retention."""
 
-import argparse
-
 import pandas as pd
 import pytest
 
@@ -70,25 +68,3 @@ def test_written_bytes_do_not_depend_on_the_system(table, tmp_path):
     path = tables.write_table(table, tmp_path / "deep" / "accuracy.csv")
     assert b"\r" not in path.read_bytes()
     assert pd.read_csv(path).equals(table)
-
-
-def test_a_committed_table_is_made_with_the_usual_arguments_alone(tmp_path, capsys):
-    def command(*words):
-        parser = argparse.ArgumentParser()
-        parser.add_argument("--draws", type=int, default=10)
-        made.clear()
-        return tables.table_command(parser, tmp_path / "committed.csv", make, words)
-
-    def make(given):
-        made.append(given.draws)
-        return pd.DataFrame({"a": [given.draws]})
-
-    made = []
-    assert command("--draws", "2") == 2
-    assert not made
-    assert "--out must name another file, as --draws is given: committed.csv is made with 10 alone" in (
-        capsys.readouterr().err
-    )
-    assert command("--draws", "2", "--out", str(tmp_path / "mine.csv")) == 0
-    assert command("--draws", "10") == 0
-    assert (tmp_path / "committed.csv").read_text() == "a\n10\n"

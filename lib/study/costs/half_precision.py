@@ -1,14 +1,12 @@
 """How far a method's choice moves when its cues come in half precision.
 
-Run as ``python -m lib.study.costs.half_precision``; the rows go to ``data/tables/precision_overlap.csv``.
+``python -m lib half-precision`` writes the rows to ``data/tables/precision_overlap.csv``.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import MappingProxyType
 
 import pandas as pd
@@ -20,9 +18,9 @@ from lib.paths import TABLES
 from lib.pruning import methods
 from lib.pruning.contract import make_cues
 from lib.study.costs.selection_speed import make_inputs
-from lib.study.tables import table_command
 
 COLUMNS = ("method", "dtype", "tokens", "keep", "draws", "overlap_mean", "overlap_least")
+PATH = TABLES / "precision_overlap.csv"
 DTYPES: Mapping[str, torch.dtype] = MappingProxyType({"float16": torch.float16, "bfloat16": torch.bfloat16})
 
 
@@ -74,23 +72,3 @@ def overlap_table(tokens: int = 576, keep: int = 64, draws: int = 10, width: int
             found = [overlap(method, sample, dtype) for sample in samples]
             rows.append((name, label, tokens, keep, draws, sum(found) / draws, min(found)))
     return pd.DataFrame(rows, columns=list(COLUMNS)).round({"overlap_mean": 4, "overlap_least": 4})
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure and write the table; return the exit status: 0 done, 2 a bad argument."""
-    parser = argparse.ArgumentParser(
-        prog="python -m lib.study.costs.half_precision", description=__doc__.split("\n\n")[0]
-    )
-    parser.add_argument("--tokens", type=int, default=576, help="a square number (default 576)")
-    parser.add_argument("--keep", type=int, default=64, help="tokens kept (default 64)")
-    parser.add_argument("--draws", type=int, default=10, help="random samples (default 10)")
-    return table_command(
-        parser,
-        TABLES / "precision_overlap.csv",
-        lambda given: overlap_table(given.tokens, given.keep, given.draws),
-        arguments,
-    )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

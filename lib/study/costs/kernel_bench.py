@@ -9,11 +9,10 @@ weights on as many visual tokens and 64 others.
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from functools import partial
+from pathlib import Path
 from statistics import median, quantiles
 
 import pandas as pd
@@ -22,7 +21,6 @@ from torch import Tensor, nn
 from transformers import AutoModel, LlamaConfig
 
 from lib.models.attention import attention_rows
-from lib.paths import user_path
 from lib.pruning import kernels, methods
 from lib.pruning.methods import Cues
 from lib.pruning.suppression import adaptive_nms
@@ -190,29 +188,23 @@ def _parts(reader: nn.Module, grid: tuple[int, int], keep: int, device: str) -> 
     }
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """Run from the command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m lib.study.costs.kernel_bench",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--out", type=user_path, required=True, help="CSV file to write")
-    parser.add_argument("--repeats", type=int, default=50, help="timed calls each (default 50, at least 2)")
-    parser.add_argument(
-        "--no-prefill", action="store_true", help="leave out the 7B decoder (14 GB of memory)"
-    )
-    given = parser.parse_args(words)
-    if given.repeats < 2:
-        parser.error(f"--repeats must be at least 2, got {given.repeats}")
-    if not given.out.parent.is_dir():
-        parser.error(f"--out names a folder that does not exist: {given.out.parent}")
+def record(out: Path, repeats: int, prefill: bool = True) -> pd.DataFrame:
+    """Time all, write the rows to a CSV file in a folder that is there, and return them.
+
+    Raises
+    ------
+    ValueError
+        On arguments that make no sense, or without a CUDA device.
+    """
+    if repeats < 2:
+        raise ValueError(f"--repeats must be at least 2, got {repeats}")
+    if not out.parent.is_dir():
+        raise ValueError(f"--out names a folder that does not exist: {out.parent}")
     if not torch.cuda.is_available():
-        print("kernel_bench times a CUDA device and PyTorch sees none here.", file=sys.stderr)
-        return 2
-    lines = time_selection(given.repeats)
-    if not given.no_prefill:
-        lines += time_prefill(given.repeats)
+        raise ValueError("kernel-bench times a CUDA device and PyTorch sees none here")
+    lines = time_selection(repeats)
+    if prefill:
+        lines += time_prefill(repeats)
     said = provenance()
     frame = pd.DataFrame(lines).assign(
         device=torch.cuda.get_device_name(),
@@ -222,10 +214,5 @@ def main(words: Sequence[str] | None = None) -> int:
         commit=said["commit"],
         date=datetime.now(timezone.utc).date().isoformat(),
     )
-    write_table(frame, given.out, "%.4g")
-    print(frame.iloc[:, :12].to_string(index=False))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    write_table(frame, out, "%.4g")
+    return frame

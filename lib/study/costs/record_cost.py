@@ -1,15 +1,13 @@
 """Record what pruning costs and saves on this machine: one CSV a model and device, one row a timing.
 
-Run ``python -m lib.study.costs.record_cost --out data/records/cost`` on the machine in question; see ``--help``. A run that is
+Run ``python -m lib record-cost --out data/records/cost`` on the machine in question. A run that is
 cut short, or asked for a part, is taken up where it stopped: rows that the file holds are not measured again.
 """
 
 from __future__ import annotations
 
-import argparse
 import math
 import os
-import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
@@ -24,7 +22,6 @@ from tqdm import tqdm
 from transformers.utils import logging
 
 from lib.models.architectures import SIZES, Architecture
-from lib.paths import user_path
 from lib.pruning.methods import Method, make
 from lib.study import cost
 from lib.study.cost import TEXT
@@ -405,6 +402,7 @@ def record_all(
     repeats: int = timing.REPEATS,
     again: bool = False,
     limit: float = 240.0,
+    threads: int = 0,
 ) -> int:
     """Record every architecture of a size; parameters as the command line's. How many points are left undone.
 
@@ -413,6 +411,8 @@ def record_all(
     ValueError
         On a part, size or number of repeats that makes no sense, before anything is built.
     """
+    if threads:
+        torch.set_num_threads(threads)
     logging.set_verbosity_error()
     name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     where = torch.device(name)
@@ -425,53 +425,3 @@ def record_all(
     until = time.monotonic() + 60 * minutes
     record_ceilings(folder, where)
     return sum(record(sizes, points, folder, where, repeats, until, again, limit) for sizes, points in wanted)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line; 0 when all is recorded, 3 when time ran out and another run is needed."""
-    parser = argparse.ArgumentParser(
-        prog="python -m lib.study.costs.record_cost",
-        description="Time a LLaVA with random weights, part by part and as a whole, pruned and unpruned, and write CSV rows. "
-        "Rows already there are skipped, so a run can be stopped and repeated until it says that nothing is left.",
-    )
-    parser.add_argument("--out", type=user_path, required=True, help="folder of the CSV files")
-    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:0")
-    parser.add_argument("--size", choices=[*SIZES], help="default: full on an accelerator, small on a host")
-    parser.add_argument(
-        "--minutes",
-        type=float,
-        default=5.0,
-        help="start no group of points after so long (default 5)",
-    )
-    parser.add_argument(
-        "--limit",
-        type=float,
-        default=240.0,
-        help="seconds a group is repeated, once it has 6 repeats (default 240)",
-    )
-    parser.add_argument("--part", default="1/1", help="N/M: every M-th group from the N-th (default all)")
-    parser.add_argument("--repeats", type=int, default=timing.REPEATS, help="timed runs a point (default 20)")
-    parser.add_argument("--threads", type=int, default=0, help="threads of a host (default: as torch finds)")
-    parser.add_argument("--again", action="store_true", help="measure points anew that failed before")
-    asked = parser.parse_args(arguments)
-    if asked.threads:
-        torch.set_num_threads(asked.threads)
-    try:
-        left = record_all(
-            asked.out,
-            asked.device,
-            asked.size,
-            asked.minutes,
-            asked.part,
-            asked.repeats,
-            asked.again,
-            asked.limit,
-        )
-    except ValueError as error:
-        parser.error(str(error))
-    print("all points are recorded" if not left else f"{left} points are left: run the same command again")
-    return 3 if left else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

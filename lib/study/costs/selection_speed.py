@@ -1,14 +1,12 @@
 """Time every selection on the CPU, beside a restatement of AdaptPrune's published loop.
 
-Run as ``python -m lib.study.costs.selection_speed``; the rows go to ``data/tables/selection_speed.csv``.
+``python -m lib selection-speed`` writes the rows to ``data/tables/selection_speed.csv``.
 """
 
 from __future__ import annotations
 
-import argparse
 import math
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,7 +24,6 @@ from lib.pruning import methods, selection
 from lib.pruning.merging import average_into_kept
 from lib.pruning.peers.tome import bipartite_merge
 from lib.study.cost import TEXT
-from lib.study.tables import table_command
 
 COLUMNS = (
     "selection",
@@ -46,7 +43,7 @@ COLUMNS = (
     "device",
 )
 LOOP, FAST = "published_loop", "adaptive_nms"
-SIZES = ((576, 57), (576, 64), (576, 128), (2304, 320))
+PATH = TABLES / "selection_speed.csv"
 ENCODER, DECODER = 1024, 4096  # feature widths of LLaVA-1.5-7B: its vision tower, its language model
 SLOW = 1000  # tokens above which the loop runs once: it takes about half a minute there
 
@@ -250,8 +247,8 @@ def _threads(count: int) -> Iterator[None]:
 
 
 def measure(
-    sizes: Sequence[tuple[int, int]] = SIZES,
-    batches: Sequence[int] = (1, 8),
+    sizes: Sequence[tuple[int, int]],
+    batches: Sequence[int],
     repeats: int = 9,
     threads: int = 1,
     settled: bool = True,
@@ -296,44 +293,3 @@ def measure(
     return table.round({column: 3 for column in COLUMNS if column.endswith("_ms")}).round(
         {"times_faster_than_loop": 1}
     )
-
-
-def _size(text: str) -> tuple[int, int]:
-    try:
-        tokens, keep = (int(part) for part in text.split(":"))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"a size is TOKENS:KEEP, two ints, got {text!r}") from None
-    return tokens, keep
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure and write the table; return the exit status: 0 done, 2 a bad argument."""
-    parser = argparse.ArgumentParser(
-        prog="python -m lib.study.costs.selection_speed", description=__doc__.split("\n\n")[0]
-    )
-    parser.add_argument("--repeats", type=int, default=9, help="timed runs a row (default 9)")
-    parser.add_argument(
-        "--sizes",
-        type=_size,
-        nargs="+",
-        default=SIZES,
-        metavar="TOKENS:KEEP",
-        help="default: " + " ".join(f"{tokens}:{keep}" for tokens, keep in SIZES),
-    )
-    parser.add_argument("--batches", type=int, nargs="+", default=(1, 8), help="default: 1 8")
-    parser.add_argument("--threads", type=int, default=1, help="threads that torch may use (default 1)")
-    parser.add_argument(
-        "--fresh",
-        action="store_true",
-        help="start with the allocator of a fresh process, in which the published loop is about three times slower",
-    )
-    return table_command(
-        parser,
-        TABLES / "selection_speed.csv",
-        lambda given: measure(given.sizes, given.batches, given.repeats, given.threads, not given.fresh),
-        arguments,
-    )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -6,19 +6,17 @@ JSON document: pictures as PNG, questions, and for every method and budget the k
 
 from __future__ import annotations
 
-import argparse
 import base64
 import io
 import json
-import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
 from lib.files import whole
-from lib.paths import user_path
 from lib.pruning.checks import check_integer
 from lib.pruning.methods import make
 from lib.study.arms import BUDGETS
@@ -113,26 +111,17 @@ def _shares(one: Asked) -> list[list[float]]:
     return (np.asarray(one.boxes, float).reshape(-1, 4) / (width, height, width, height)).round(4).tolist()
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the explorer's JSON; return the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m lib.study.pages.explorer", description=__doc__.split("\n\n")[0]
-    )
-    parser.add_argument("--out", type=user_path, required=True, metavar="FILE.json")
-    parser.add_argument("--pictures", type=int, default=PICTURES, help="of the test set, from the first (6)")
-    given = parser.parse_args(arguments)
-    try:
-        if given.out.suffix != ".json":
-            raise ValueError(f"out must be a .json file, got {given.out}")
-        found = explore(questions(given.pictures))
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    with whole(given.out) as part:
+def write(path: Path, pictures: int = PICTURES) -> Path:
+    """Ask, and write the document; return its path.
+
+    Raises
+    ------
+    ValueError
+        On another kind of file, and as `questions` does.
+    """
+    if path.suffix != ".json":
+        raise ValueError(f"out must be a .json file, got {path}")
+    found = explore(questions(pictures))
+    with whole(path) as part:
         part.write_text(json.dumps(found, separators=(",", ":")) + "\n", encoding="utf-8")
-    print(f"done: {given.out}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return path

@@ -45,9 +45,7 @@ def load(folder: Path) -> pd.DataFrame:
     paths = [path for path in sorted(Path(folder).glob("*.csv")) if path.name != "ceilings.csv"]
     frames = [frame for frame in map(read_csv, paths) if len(frame)]
     if not frames:
-        raise ValueError(
-            f"{Path(folder).name}: no cost record; run python -m lib.study.costs.record_cost first"
-        )
+        raise ValueError(f"{Path(folder).name}: no cost record; run python -m lib record-cost first")
     return pd.concat(frames, ignore_index=True)[list(COLUMNS)]
 
 

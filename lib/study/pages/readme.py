@@ -1,15 +1,13 @@
 """Write answers and verdicts into README.md between its markers, or the verdicts to the terminal at the end of a run."""
 
-import argparse
-import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 
 from lib.files import whole
-from lib.paths import CLAIMS, README, ROOT, TABLES, user_path
+from lib.paths import CLAIMS, README, ROOT, TABLES
 from lib.study.claims import NOT_RUN, VERDICTS, read_claims
 from lib.study.pages import model_card
 from lib.study.pages.front import answers
@@ -161,30 +159,3 @@ def show(folder: Path) -> str:
             path = (folder / name).resolve()
             lines.append(f"{what:<19}{path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}")
     return "\n".join(lines)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Write or show the verdict table; return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m lib.study.pages.readme", description=__doc__)
-    chosen = parser.add_mutually_exclusive_group(required=True)
-    chosen.add_argument(
-        "--write", action="store_true", help="write the committed results into README.md and the model card"
-    )
-    chosen.add_argument(
-        "--show", type=user_path, metavar="FOLDER", help="print the verdicts of a run's output folder"
-    )
-    given = parser.parse_args(arguments)
-    try:
-        if given.write:
-            for path, changed in write_readme().items():
-                print(f"{path.relative_to(ROOT)} {'written' if changed else 'was up to date'}")
-        else:
-            print(show(given.show))
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

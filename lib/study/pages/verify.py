@@ -6,7 +6,6 @@ from constructed numbers. Nothing committed is written.
 Pictures themselves are not compared: each has its plotted numbers beside it.
 """
 
-import argparse
 import csv
 import hashlib
 import os
@@ -35,8 +34,8 @@ CHECKED = ("data/records", "data/seeds")  # folders whose every file is in a man
 # Tables that scripts measure: times and random draws are not the same twice on another machine.
 SCRIPTED: Mapping[str, str] = MappingProxyType(
     {
-        "selection_speed.csv": "python -m lib.study.costs.selection_speed",
-        "precision_overlap.csv": "python -m lib.study.costs.half_precision",
+        "selection_speed.csv": "python -m lib selection-speed",
+        "precision_overlap.csv": "python -m lib half-precision",
         "fault_trials.csv": "PYTHONPATH=tests python -m testkit.fault_trials",
     }
 )
@@ -80,7 +79,7 @@ def read_manifest(folder: Path) -> dict[str, str]:
     path = folder / MANIFEST
     if not path.is_file():
         raise ValueError(
-            f"{MANIFEST} does not exist in {folder.name}; write it: python -m lib.study.pages.verify --write-manifest"
+            f"{MANIFEST} does not exist in {folder.name}; write it: python -m lib verify --write-manifest"
         )
     found = {}
     for line in path.read_text(encoding="utf-8").splitlines():
@@ -270,38 +269,3 @@ def _unmade(root: Path, seen: set[str]) -> list[str]:
     wanted = [path for folder in ("data/tables", "figures") for path in sorted((root / folder).glob("*.csv"))]
     names = [path.relative_to(root).as_posix() for path in wanted if path.name not in SCRIPTED]
     return [name for name in [*names, "data/claims.csv", "README.md"] if name not in seen]
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Verify, or write the manifest; return the exit status: 0 the same, 1 differences, 2 an error."""
-    parser = argparse.ArgumentParser(
-        prog="python -m lib.study.pages.verify", description=__doc__.split("\n\n")[0]
-    )
-    parser.add_argument("notebooks", nargs="*", metavar="STEM", help="notebooks to run; none means all")
-    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="notebooks at a time (2)")
-    parser.add_argument(
-        "--write-manifest",
-        action="store_true",
-        help=f"write {MANIFEST} of {' and '.join(CHECKED)} anew and stop: after new records were made on purpose",
-    )
-    given = parser.parse_args(arguments)
-    try:
-        if given.write_manifest:
-            for name in CHECKED:
-                print(f"done: {write_manifest(ROOT / name).relative_to(ROOT)}")
-            return 0
-        found, seen = verify(stems=given.notebooks, jobs=given.jobs)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    for difference in found:
-        print(difference)
-    for name, command in SCRIPTED.items():
-        print(f"not verified: data/tables/{name} (measured by {command})")
-    print(f"compared to the digits that recur on every processor: figures {', '.join(FIGURES)}")
-    print(f"{len(seen)} files recomputed, {len(found)} differences")
-    return 1 if found else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,14 +1,11 @@
 """Hold every method against a slow restatement of its released rule and tell where they part.
 
-Run as ``python -m lib.study.parity.table``; the rows go to ``data/tables/parity.csv``.
+``python -m lib parity`` writes the rows to ``data/tables/parity.csv``.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -32,7 +29,6 @@ from lib.study.parity import (
     vispruner,
 )
 from lib.study.parity.trial import SEEDS, Case, parting
-from lib.study.tables import table_command
 
 PATH = TABLES / "parity.csv"
 COLUMNS = ("method", "setting", "release", "trials", "equal", "declared", "parts_at", "settled_by")
@@ -85,7 +81,7 @@ def table(seeds: int = SEEDS) -> pd.DataFrame:
 def read(path: Path = PATH) -> pd.DataFrame:
     """The committed table."""
     if not path.is_file():
-        raise ValueError(f"{path.name} does not exist; make it: python -m lib.study.parity.table")
+        raise ValueError(f"{path.name} does not exist; make it: python -m lib parity")
     return pd.read_csv(path, keep_default_na=False)
 
 
@@ -106,16 +102,3 @@ def _words(row) -> str:
         f"{apart} part at {row.parts_at}" if apart else "",
     ]
     return (f"{row.setting}: " if row.setting else "") + ", ".join(filter(None, counts))
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Compare and write the table; return the exit status: 0 done, 2 a bad argument."""
-    parser = argparse.ArgumentParser(
-        prog="python -m lib.study.parity.table", description=__doc__.split("\n\n")[0]
-    )
-    parser.add_argument("--seeds", type=int, default=SEEDS, help=f"draws a kind and size (default {SEEDS})")
-    return table_command(parser, PATH, lambda given: table(given.seeds), arguments)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,22 +1,19 @@
 """Trainings of the embedded model from several seeds: does a verdict, an effect or a property hold in all of them?
 
 Seed 0 is the shipped model, whose records lie in `data/records`; the others' answers, measures and training records lie
-in `data/seeds/N`. Run ``python -m lib.study.scenes.seeds MODEL`` to record a further training; it goes on where it stopped.
+in `data/seeds/N`. Run ``python -m lib seeds MODEL`` to record a further training; it goes on where it stopped.
 """
 
 from __future__ import annotations
 
-import argparse
 import shutil
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from lib.models.checkpoints import locate
-from lib.paths import DATA, MODEL, RECORDS, user_path
+from lib.paths import DATA, MODEL, RECORDS
 from lib.study import factorial, records
 from lib.study.arms import (
     RANDOM_SEEDS,
@@ -249,34 +246,3 @@ def properties(found: Mapping[int, tuple[pd.DataFrame, pd.DataFrame]], seed: int
     """Which properties of real models each training shows: `realism.table` with a column `training`."""
     parts = [realism.table(rows, seed).assign(training=name) for name, (_, rows) in found.items()]
     return pd.concat(parts, ignore_index=True)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Record a training; return the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m lib.study.scenes.seeds", description=__doc__.split("\n\n")[0]
-    )
-    parser.add_argument(
-        "model", help="folder of a finished training, as lib.study.scenes.training.train leaves it"
-    )
-    parser.add_argument(
-        "--questions", type=int, default=0, metavar="N", help="questions a suite; 0 takes all (0)"
-    )
-    parser.add_argument(
-        "--out",
-        type=user_path,
-        metavar="FOLDER",
-        help="where the records go (data/seeds/SEED, all questions alone)",
-    )
-    given = parser.parse_args(arguments)
-    try:
-        folder = record(locate(given.model), given.questions, given.out)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"done: {folder}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

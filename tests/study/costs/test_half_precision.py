@@ -8,11 +8,12 @@ import torch
 
 from lib.pruning import methods
 from lib.study.costs import half_precision
+from testkit.commands import command
 
 
 def test_a_tiny_run_writes_a_row_a_method_and_dtype(tmp_path):
     out = tmp_path / "overlap.csv"
-    assert half_precision.main(["--out", str(out), "--tokens", "36", "--keep", "9", "--draws", "2"]) == 0
+    assert command("half-precision", "--out", out, "--tokens", 36, "--keep", 9, "--draws", 2).exit_code == 0
     table = pd.read_csv(out)
     assert tuple(table.columns) == half_precision.COLUMNS
     assert sorted({*table["method"], "none", "blind"}) == sorted(methods.NAMES)
@@ -43,6 +44,7 @@ def test_overlap_is_the_share_that_stays():
         (["--out", "table.txt"], "out must be a .csv file, got table.txt"),
     ],
 )
-def test_bad_arguments_are_refused(words, said, capsys, tmp_path):
-    assert half_precision.main(["--out", str(tmp_path / "table.csv"), *words]) == 2
-    assert said in capsys.readouterr().err
+def test_bad_arguments_are_refused(words, said, tmp_path):
+    done = command("half-precision", "--out", tmp_path / "table.csv", *words)
+    assert done.exit_code == 2
+    assert said in done.stderr

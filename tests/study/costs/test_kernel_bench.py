@@ -8,6 +8,7 @@ from transformers import LlamaConfig
 
 from lib.pruning.suppression import adaptive_nms
 from lib.study.costs import kernel_bench
+from testkit.commands import command
 
 
 def small(monkeypatch):
@@ -41,22 +42,22 @@ def test_every_line_of_the_prefill(monkeypatch):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a device to time")
-def test_it_refuses_without_a_device(tmp_path, capsys):
-    assert kernel_bench.main(["--out", str(tmp_path / "a.csv")]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
+def test_it_refuses_without_a_device(tmp_path):
+    done = command("kernel-bench", "--out", tmp_path / "a.csv")
+    assert done.exit_code == 2
+    assert done.stderr.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("words", [[], ["--out", "no/such/folder.csv"], ["--out", "a.csv", "--repeats", "1"]])
-def test_bad_arguments_are_refused(words, capsys):
-    with pytest.raises(SystemExit) as stop:
-        kernel_bench.main(words)
-    assert stop.value.code == 2
-    assert "--" in capsys.readouterr().err
+def test_bad_arguments_are_refused(words):
+    done = command("kernel-bench", *words)
+    assert done.exit_code == 2
+    assert "--" in done.stderr
 
 
 @pytest.mark.gpu
 def test_a_short_run_on_a_device(monkeypatch, tmp_path):
     monkeypatch.setattr(kernel_bench, "BATCHES", (1,))
-    assert kernel_bench.main(["--out", str(tmp_path / "a.csv"), "--repeats", "3", "--no-prefill"]) == 0
+    assert command("kernel-bench", "--out", tmp_path / "a.csv", "--repeats", 3, "--no-prefill").exit_code == 0
     assert "kernel" in (tmp_path / "a.csv").read_text()

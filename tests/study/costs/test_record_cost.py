@@ -17,6 +17,7 @@ from lib.study.costs import record_cost, timing
 from lib.study.costs.pieces import BEFORE, Bench, held, shrinking
 from lib.study.costs.record_cost import BORN, WHOLE, Point
 from lib.study.pages import looks, n40_figures, n40_operations, n41_figures, n41_times
+from testkit.commands import command
 
 TINY = SIZES["tiny"][0]
 HOST = torch.device("cpu")
@@ -197,11 +198,10 @@ class TestRecord:
     @pytest.mark.parametrize(
         "words", [["--part", "2/1"], ["--repeats", "0"], ["--size", "huge"]], ids=lambda words: words[0]
     )
-    def test_bad_words_end_with_two(self, words, tmp_path, capsys):
-        with pytest.raises(SystemExit) as stop:
-            record_cost.main(["--out", str(tmp_path), "--device", "cpu", *words])
-        assert stop.value.code == 2
-        assert words[0].strip("-") in capsys.readouterr().err
+    def test_bad_words_end_with_two(self, words, tmp_path):
+        done = command("record-cost", "--out", tmp_path, "--device", "cpu", *words)
+        assert done.exit_code == 2
+        assert words[0].strip("-") in done.stderr
 
 
 class TestSavings:
@@ -238,7 +238,7 @@ class TestSavings:
         assert ratio == (2.0, 1.0, 6.0)
 
     def test_no_records_is_an_error_with_the_remedy(self, tmp_path):
-        with pytest.raises(ValueError, match=r"run python -m lib.study.costs.record_cost"):
+        with pytest.raises(ValueError, match=r"run python -m lib record-cost"):
             n41_times.load(tmp_path)
 
     def test_formulas_need_no_record(self):

@@ -10,6 +10,7 @@ import pytest
 from lib.pruning import selection
 from lib.study.costs import selection_speed
 from lib.study.parity import oracles
+from testkit.commands import command
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -29,11 +30,12 @@ def test_the_loop_is_the_slow_transcription_with_other_widths():
     assert selection_speed.published_loop(*row, given.grid, 12, **options) == expected
 
 
-def test_a_tiny_run_writes_the_table(tmp_path, capsys):
+def test_a_tiny_run_writes_the_table(tmp_path):
     out = tmp_path / "deep" / "speed.csv"
-    words = ["--out", str(out), "--sizes", "16:4", "25:6", "--repeats", "2", "--batches", "1", "2"]
-    assert selection_speed.main(words) == 0
-    assert capsys.readouterr().out == f"done: {out}\n"
+    words = ["--out", out, "--sizes", "16:4,25:6", "--repeats", 2, "--batches", "1,2"]
+    done = command("selection-speed", *words)
+    assert done.exit_code == 0
+    assert done.stdout == f"done: {out}\n"
     assert [path.name for path in out.parent.iterdir()] == ["speed.csv"]
     table = pd.read_csv(out)
     assert tuple(table.columns) == selection_speed.COLUMNS
@@ -63,16 +65,17 @@ def test_a_tiny_run_writes_the_table(tmp_path, capsys):
         (["--out", "speed.txt"], "out must be a .csv file, got speed.txt"),
     ],
 )
-def test_bad_arguments_are_refused(words, said, capsys, tmp_path):
-    assert selection_speed.main(["--out", str(tmp_path / "table.csv"), *words]) == 2
-    assert said in capsys.readouterr().err
+def test_bad_arguments_are_refused(words, said, tmp_path):
+    done = command("selection-speed", "--out", tmp_path / "table.csv", *words)
+    assert done.exit_code == 2
+    assert said in done.stderr
 
 
 @pytest.mark.parametrize("size", ["576", "a:b", "1:2:3"])
-def test_a_size_that_cannot_be_read_is_refused(size, capsys):
-    with pytest.raises(SystemExit):
-        selection_speed.main(["--sizes", size])
-    assert f"a size is TOKENS:KEEP, two ints, got {size!r}" in capsys.readouterr().err
+def test_a_size_that_cannot_be_read_is_refused(size):
+    done = command("selection-speed", "--sizes", size)
+    assert done.exit_code == 2
+    assert f"a size is TOKENS:KEEP, two ints, got {size!r}" in done.stderr
 
 
 def test_inputs_have_no_ties():

@@ -4,11 +4,13 @@ import re
 import shlex
 
 import pytest
+from typer.main import get_command
 
+from lib.commands import app
 from lib.paths import CLAIMS
 from lib.pruning.methods import make
 from lib.study.claims import read_claims
-from lib.study.harness import own_model
+from lib.study.harness import plan
 from lib.study.harness.benchmarks import IMAGES, METRICS, NAMES, TABLE, Rows, ask, chosen, files_of, judging
 from lib.study.pages import n50_other_models
 
@@ -196,10 +198,11 @@ def test_commands_that_would_judge_a_claim(claim):
     program, target, model, benchmarks, arguments = shlex.split(row.run)
     assert (program, target, model) == ("make", "live", f"MODEL={row.model}")
     words = [row.model, "--benchmarks", benchmarks.removeprefix("BENCHMARKS=")]
-    given = own_model.parser().parse_args([*words, *shlex.split(arguments.removeprefix("ARGS="))])
-    (method,) = map(own_model.method_of, given.methods.split(","))
+    words += shlex.split(arguments.removeprefix("ARGS="))
+    given = get_command(app).commands["live"].make_context("live", words).params
+    (method,) = map(plan.method_of, given["methods"].split(","))
     assert make(method[0], keep=9, **dict(method[1])).name == "desap"
-    assert [own_model.budget_of(word) for word in given.keep.split(",")]
+    assert [plan.budget_of(word) for word in given["keep"].split(",")]
     assert row.fetch[0] == f"hf download {row.model}"
     for of in chosen(row.benchmarks):
         assert (

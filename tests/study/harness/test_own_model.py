@@ -21,9 +21,10 @@ from lib.paths import MODEL, ROOT
 from lib.pruning.methods import make
 from lib.study import records
 from lib.study.arms import Arm
-from lib.study.harness import asking, own_model, shards
+from lib.study.harness import asking, plan, shards
 from lib.study.harness.benchmarks import IMAGES, chosen, files_of
 from testkit import benchmark_files as files
+from testkit.commands import command
 
 KEEP = 16
 
@@ -56,13 +57,13 @@ def data(some, tmp_path_factory):
 
 
 def ask(checkpoint, data, out, *words):
-    return own_model.main([str(checkpoint), "--data", str(data), "--out", str(out), *map(str, words)])
+    return command("live", checkpoint, "--data", data, "--out", out, *words)
 
 
 @pytest.fixture(scope="module")
 def run(checkpoint, data, tmp_path_factory):
     out = tmp_path_factory.mktemp("out")
-    assert ask(checkpoint, data[0], out, "--methods", "desap", "--keep", KEEP, "--batch", 8) == 0
+    assert ask(checkpoint, data[0], out, "--methods", "desap", "--keep", KEEP, "--batch", 8).exit_code == 0
     return out
 
 
@@ -120,7 +121,7 @@ def test_records_can_be_read_by_the_study(run, data):
 def test_a_second_run_asks_nothing_again(run, checkpoint, data, monkeypatch):
     before = (run / "benchmarks.csv").read_bytes()
     monkeypatch.setattr(asking, "answers", None)
-    assert ask(checkpoint, data[0], run, "--methods", "desap", "--keep", KEEP) == 0
+    assert ask(checkpoint, data[0], run, "--methods", "desap", "--keep", KEEP).exit_code == 0
     assert (run / "benchmarks.csv").read_bytes() == before
 
 
@@ -128,10 +129,11 @@ def test_killed_and_resumed_equals_uninterrupted(checkpoint, some, tmp_path):
     data, words = tmp_path / "data", ("--benchmarks", "gqa", "--methods", "cls", "--keep", KEEP, "--batch", 4)
     wanted = files.gqa(data, some * 3, files=3)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    command = [
+    called = [
         sys.executable,
         "-m",
-        "lib.study.harness.own_model",
+        "lib",
+        "live",
         checkpoint,
         "--data",
         data,
@@ -141,7 +143,7 @@ def test_killed_and_resumed_equals_uninterrupted(checkpoint, some, tmp_path):
     ]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     grown = broken / "answers" / "gqa" / "none-kNone.jsonl"
-    child = subprocess.Popen([*map(str, command)], env=environment, stderr=subprocess.DEVNULL)
+    child = subprocess.Popen([*map(str, called)], env=environment, stderr=subprocess.DEVNULL)
     while child.poll() is None and (not grown.exists() or grown.read_bytes().count(b"\n") < 4):
         time.sleep(0.01)
     child.send_signal(signal.SIGKILL)
@@ -149,8 +151,8 @@ def test_killed_and_resumed_equals_uninterrupted(checkpoint, some, tmp_path):
     assert 3 <= len(files.lines(grown)) < len(wanted) / 4
     with grown.open("ab") as file:  # as if the kill had come in the middle of a line
         file.write(b'{"rows": [{"row": 99')
-    assert ask(checkpoint, data, broken, *words) == 0
-    assert ask(checkpoint, data, whole, *words) == 0
+    assert ask(checkpoint, data, broken, *words).exit_code == 0
+    assert ask(checkpoint, data, whole, *words).exit_code == 0
     for arm in ("none-kNone", "cls-k16"):
         name = f"answers/gqa/{arm}.jsonl"
         assert (broken / name).read_bytes() == (whole / name).read_bytes()
@@ -174,17 +176,18 @@ def test_names_of_the_hub_are_found_in_its_cache(checkpoint, data, tmp_path, mon
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     out = tmp_path / "out"
     words = ["someone/tiny", "--benchmarks", "pope", "--methods", "none", "--limit", "2", "--out", str(out)]
-    assert own_model.main(words) == 0
+    assert command("live", *words).exit_code == 0
     assert set(pd.read_csv(out / "benchmarks.csv")["model"]) == {"someone/tiny"}
 
 
-def test_an_interrupt_says_how_to_go_on(checkpoint, data, tmp_path, capsys, monkeypatch):
+def test_an_interrupt_says_how_to_go_on(checkpoint, data, tmp_path, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(asking, "answers", interrupted)
-    assert ask(checkpoint, data[0], tmp_path, "--benchmarks", "pope", "--methods", "none") == 130
-    assert "the same command goes on" in capsys.readouterr().err
+    done = ask(checkpoint, data[0], tmp_path, "--benchmarks", "pope", "--methods", "none")
+    assert done.exit_code == 130
+    assert "the same command goes on" in done.stderr
 
 
 def test_videos_are_read_as_eight_frames(some, tmp_path):
@@ -324,8 +327,9 @@ def test_squares_are_other_answers(loaded, data, tmp_path):
 def test_what_is_missing_is_said_at_once():
     script = (
         "import sys, time\n"
-        "from lib.study.harness.own_model import main\n"
-        "assert main(['nobody/nothing', '--benchmarks', 'gqa,pope']) == 2\n"
+        "from lib.commands import app\n"
+        "try:\n    app(['live', 'nobody/nothing', '--benchmarks', 'gqa,pope'])\n"
+        "except SystemExit as end:\n    assert end.code == 2\n"
         "assert 'torch' not in sys.modules and 'transformers' not in sys.modules\n"
         "print(time.process_time())\n"
     )
@@ -336,14 +340,14 @@ def test_what_is_missing_is_said_at_once():
     )
     assert float(done.stdout) < 1
     assert time.monotonic() - started < 5  # a busy machine; a download would be retried for 20 seconds
-    for command in (
+    for fetch in (
         "nobody/nothing is not in the local hub cache; run: hf download nobody/nothing",
         "run: hf download --repo-type dataset lmms-lab/GQA --include 'testdev_balanced_instructions/testdev-*.parquet' "
         "--include 'testdev_balanced_images/testdev-*.parquet'",
         "run: hf download --repo-type dataset lmms-lab/POPE --include 'data/test-*.parquet'",
         "`hf auth login`",
     ):
-        assert command in done.stderr
+        assert fetch in done.stderr
 
 
 def first(data, name):
@@ -394,7 +398,7 @@ def torn_picture(path):
         (torn_picture, "pope: test-00000-of-00001.parquet row 1: the picture cannot be decoded"),
     ],
 )
-def test_a_broken_file_is_one_clear_error(checkpoint, some, tmp_path, capsys, fault, told):
+def test_a_broken_file_is_one_clear_error(checkpoint, some, tmp_path, fault, told):
     rows = [
         {
             **{"question": found["exists"].text, "answer": found["exists"].answer, "image": image},
@@ -404,8 +408,9 @@ def test_a_broken_file_is_one_clear_error(checkpoint, some, tmp_path, capsys, fa
     ]
     files.write(tmp_path, "pope", rows)
     fault(first(tmp_path, "pope"))
-    assert ask(checkpoint, tmp_path, tmp_path / "out", "--benchmarks", "pope", "--methods", "none") == 2
-    error = capsys.readouterr().err.splitlines()[-1]
+    done = ask(checkpoint, tmp_path, tmp_path / "out", "--benchmarks", "pope", "--methods", "none")
+    assert done.exit_code == 2
+    error = done.stderr.splitlines()[-1]
     assert error.startswith("error: ")
     assert told in error
 
@@ -429,20 +434,22 @@ def test_a_broken_file_is_one_clear_error(checkpoint, some, tmp_path, capsys, fa
         (["--benchmarks", "msrvtt"], "msrvtt: no file data/test-*.parquet"),
     ],
 )
-def test_a_wrong_word_is_one_clear_error(data, tmp_path, capsys, words, told):
-    assert ask(MODEL, data[0], tmp_path, *words) == 2
-    errors = capsys.readouterr().err.splitlines()
+def test_a_wrong_word_is_one_clear_error(data, tmp_path, words, told):
+    done = ask(MODEL, data[0], tmp_path, *words)
+    assert done.exit_code == 2
+    errors = done.stderr.splitlines()
     assert len(errors) == 1
     assert told in errors[0]
 
 
-def test_pickled_weights_are_refused(checkpoint, data, tmp_path, capsys):
+def test_pickled_weights_are_refused(checkpoint, data, tmp_path):
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "config.json").write_bytes((checkpoint / "config.json").read_bytes())
     (folder / "pytorch_model.bin").write_bytes(b"x")
-    assert ask(folder, data[0], tmp_path / "out", "--benchmarks", "gqa") == 2
-    assert "model.safetensors missing" in capsys.readouterr().err
+    done = ask(folder, data[0], tmp_path / "out", "--benchmarks", "gqa")
+    assert done.exit_code == 2
+    assert "model.safetensors missing" in done.stderr
 
 
 def test_weights_are_told_apart(checkpoint, tmp_path):
@@ -467,7 +474,7 @@ def test_make_passes_the_model_on():
         "MODEL=llava-hf/llava-1.5-7b-hf", "BENCHMARKS=gqa,pope", "ARGS=--keep 64,128 --template vicuna"
     )
     assert (
-        '-m lib.study.harness.own_model "llava-hf/llava-1.5-7b-hf" --benchmarks "gqa,pope" --keep 64,128 --template vicuna'
+        '-m lib live "llava-hf/llava-1.5-7b-hf" --benchmarks "gqa,pope" --keep 64,128 --template vicuna'
         in told
     )
     assert "snakemake" not in told
@@ -475,7 +482,7 @@ def test_make_passes_the_model_on():
 
 
 def test_fields_of_a_method_are_typed():
-    name, fields = own_model.method_of("desap/share=1.0/merge=false/similarity=vanilla/saliency_layer=-2")
+    name, fields = plan.method_of("desap/share=1.0/merge=false/similarity=vanilla/saliency_layer=-2")
     method = make(name, keep=3, **dict(fields))
     assert (method.share, method.merge, method.similarity, method.saliency_layer) == (
         1.0,
@@ -483,4 +490,4 @@ def test_fields_of_a_method_are_typed():
         "vanilla",
         -2,
     )
-    assert dict(own_model.method_of("pyramiddrop/layers=[2,3]")[1]) == {"layers": (2, 3)}
+    assert dict(plan.method_of("pyramiddrop/layers=[2,3]")[1]) == {"layers": (2, 3)}

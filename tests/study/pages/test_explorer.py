@@ -10,6 +10,7 @@ from lib.study import records
 from lib.study.pages import explorer
 from lib.study.scenes.capture import one_question
 from lib.study.scenes.evaluate import TEST_SEED
+from testkit.commands import command
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +47,10 @@ def test_document_is_plain_json_with_pictures_inside(found):
     assert all(0 <= left < right <= 1 and 0 <= top < bottom <= 1 for left, top, right, bottom in boxes)
 
 
-def test_bad_arguments_are_named(tmp_path, capsys):
+def test_bad_arguments_are_named(tmp_path):
     with pytest.raises(ValueError, match="pictures must be at most 300, got 301"):
         explorer.questions(301)
-    assert explorer.main(["--out", str(tmp_path / "a.txt")]) == 2
-    assert "out must be a .json file" in capsys.readouterr().err
-    assert explorer.main(["--out", str(tmp_path / "a.json"), "--pictures", "0"]) == 2
+    done = command("explorer", "--out", tmp_path / "a.txt")
+    assert done.exit_code == 2
+    assert "out must be a .json file" in done.stderr
+    assert command("explorer", "--out", tmp_path / "a.json", "--pictures", 0).exit_code == 2

@@ -6,6 +6,7 @@ import pytest
 
 from lib.study import claims
 from lib.study.pages import readme
+from testkit.commands import command
 
 TEXT = f"# Title\n\n{readme.BEGIN}\nstale words\n{readme.END}\n\nrest\n"
 
@@ -48,12 +49,14 @@ def test_trainings_that_agree_with_the_register_are_counted(tmp_path):
     assert readme.agreement(path) == {"D-1": "1 of 2", "D-2": "0 of 2"}
 
 
-def test_show_prints_verdicts_and_places(tmp_path, capsys):
+def test_show_prints_verdicts_and_places(tmp_path):
     (tmp_path / "figures").mkdir()
     claims.read_claims().to_csv(tmp_path / "claims.csv", index=False)
-    assert readme.main(["--show", str(tmp_path)]) == 0
-    out = capsys.readouterr().out
+    done = command("readme", "--show", tmp_path)
+    assert done.exit_code == 0
+    out = done.stdout
     assert "D-17" in out
     assert str(tmp_path / "figures") in out
-    assert readme.main(["--show", str(tmp_path / "absent")]) == 2
-    assert "no such claim register" in capsys.readouterr().err
+    done = command("readme", "--show", tmp_path / "absent")
+    assert done.exit_code == 2
+    assert "no such claim register" in done.stderr

@@ -13,6 +13,7 @@ from lib.study.claims import evidence_of_tier, read_claims
 from lib.study.rules import parse
 from lib.study.scenes import retrieval, seeds
 from lib.study.scenes.evaluate import model_name
+from testkit.commands import command
 from testkit.frames import accuracy_rows, measure_rows
 
 
@@ -37,11 +38,13 @@ def test_a_model_is_named_by_its_training_seed(tmp_path):
     assert model_name(tmp_path) == "scenes-2"
 
 
-def test_the_shipped_model_is_not_recorded_as_a_further_one(capsys):
-    assert seeds.main([str(MODEL)]) == 2
-    assert "seed 0 is the shipped model" in capsys.readouterr().err
-    assert seeds.main(["nowhere"]) == 2
-    assert "error: " in capsys.readouterr().err
+def test_the_shipped_model_is_not_recorded_as_a_further_one():
+    done = command("seeds", MODEL)
+    assert done.exit_code == 2
+    assert "seed 0 is the shipped model" in done.stderr
+    done = command("seeds", "nowhere")
+    assert done.exit_code == 2
+    assert "error: " in done.stderr
 
 
 def test_answers_of_two_models_are_never_judged_together():

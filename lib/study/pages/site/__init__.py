@@ -1,4 +1,4 @@
 """The report: a static site made of the executed notebooks, the register, the tables and the figures.
 
-`pages` writes the sources, Sphinx with MyST-NB turns them into pages and executes nothing; see ``python -m lib.study.pages.site``.
+`pages` writes the sources, Sphinx with MyST-NB turns them into pages and executes nothing; ``python -m lib report`` does both.
 """

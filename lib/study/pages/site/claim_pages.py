@@ -110,7 +110,7 @@ def commands(stem: str) -> str:
             "# live: ask the model anew about 30 pictures",
             f"{run} {WORKPLACE}-live/{stem}.ipynb -p source live -p questions 30 -p output {WORKPLACE}-live",
             "# compare what this notebook writes with what is committed",
-            f"python -m lib.study.pages.verify {stem}",
+            f"python -m lib verify {stem}",
         ]
     )
 

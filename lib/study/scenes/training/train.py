@@ -1,17 +1,15 @@
 """Train the embedded model from start to end, and read the record of such a run.
 
 `train` needs about 75 minutes at scale 1 on two cores; what it leaves is a folder that loads as any checkpoint, with `training.json`.
-`python -m lib.study.scenes.training.train --out FOLDER` does the same in calls of a few minutes, at either of two grids, on a GPU if asked.
+`python -m lib train --out FOLDER` does the same in calls of a few minutes, at either of two grids, on a GPU if asked.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import os
 import platform
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,14 +26,12 @@ from matplotlib.figure import Figure
 
 from lib.files import alone, whole
 from lib.models import embedded
-from lib.paths import user_path
 from lib.study import records
 from lib.study.pages.looks import BLUE, BROWN, GREEN, ORANGE, PURPLE, SKY
 from lib.study.scenes.layout import SUITES, generate
 from lib.study.scenes.questions import words
 from lib.study.scenes.training import train_decoder, train_tower
-from lib.study.scenes.training.batches import Paused
-from lib.study.scenes.training.recipe import RECIPES, Recipe, recipe_of
+from lib.study.scenes.training.recipe import RECIPES, Recipe
 from lib.study.tables import ALL, accuracy_table
 
 CARD = "training.json"
@@ -393,55 +389,3 @@ def draw_gate(gate: pd.DataFrame) -> Figure:
     ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     sns.despine(ax=ax)
     return figure
-
-
-def parser() -> argparse.ArgumentParser:
-    """The command's options."""
-    made = argparse.ArgumentParser(
-        prog="python -m lib.study.scenes.training.train",
-        description="Train the embedded model; repeat the command to go on.",
-    )
-    made.add_argument("--out", type=user_path, required=True, help="folder that gets checkpoints/ and model/")
-    made.add_argument("--seed", type=int, default=0, help="of weights and pictures (default: 0)")
-    made.add_argument("--scale", type=float, default=1.0, help="factor of all step counts (default: 1)")
-    made.add_argument(
-        "--grid", type=int, default=12, help="visual tokens a side, 12 (default) or 24", metavar="{12,24}"
-    )
-    made.add_argument(
-        "--device", choices=("cpu", "cuda"), default="cpu", help="where to train (default: cpu)"
-    )
-    made.add_argument(
-        "--minutes", type=float, default=math.inf, help="stop after so long with a checkpoint, status 3"
-    )
-    return made
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line; 0 when the model is finished, 3 when its time was over, 2 when something is wrong, 130 when stopped."""
-    given = parser().parse_args(arguments)
-    workers = min(14, (os.cpu_count() or 1) - 1) if given.device == "cuda" else 0
-    try:
-        made = train(
-            given.out,
-            given.scale,
-            given.seed,
-            recipe=recipe_of(given.grid),
-            device=given.device,
-            workers=workers,
-            minutes=given.minutes,
-        )
-    except Paused as paused:
-        print(f"not finished: {paused}; run the same command again to go on")
-        return 3
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped: the same command goes on from the last checkpoint", file=sys.stderr)
-        return 130
-    print(f"done: {made}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -18,6 +18,7 @@ from lib.study.scenes.training import loop, train_decoder, train_tower
 from lib.study.scenes.training import train as training
 from lib.study.scenes.training.batches import Paused, drawn
 from lib.study.scenes.training.recipe import Recipe
+from testkit.commands import command
 
 SMALL = Layout(cells=2, objects=2, cards=1, badges=0)
 SIZES = Sizes()
@@ -278,18 +279,19 @@ def test_calls_cut_short_make_the_model_of_a_single_one(tmp_path):
         training.train(tmp_path / "cut", seed=4)
 
 
-def test_the_command_says_how_far_it_is(tmp_path, capsys):
-    told = ["--out", str(tmp_path), "--scale", "0.001"]
-    assert training.main([*told, "--minutes", "1e-9"]) == 3
-    out = capsys.readouterr().out
-    assert out == "not finished: tower at step 1 of 4; run the same command again to go on\n"
+def test_the_command_says_how_far_it_is(tmp_path):
+    told = ["train", "--out", tmp_path, "--scale", "0.001"]
+    done = command(*told, "--minutes", "1e-9")
+    assert done.exit_code == 3
+    assert done.stdout == "not finished: tower at step 1 of 4; run the same command again to go on\n"
     wrong = [(["--grid", "24"], "holds a run with"), (["--grid", "16"], "grid must be one of 12, 24, got 16")]
     wrong += [(["--minutes", "0"], "minutes must be above 0, got 0.0")]
     if not torch.cuda.is_available():
         wrong += [(["--device", "cuda"], "device 'cuda' was asked for, but torch")]
     for arguments, error in wrong:
-        assert training.main([*told, *arguments]) == 2
-        assert error in capsys.readouterr().err
+        done = command(*told, *arguments)
+        assert done.exit_code == 2
+        assert error in done.stderr
 
 
 def test_a_checkpoint_is_whole_or_the_one_before(tmp_path, monkeypatch):
