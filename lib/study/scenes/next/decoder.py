@@ -85,9 +85,11 @@ def lesson(
     return Lesson(scenes.images, corner, ids, row, column, labels[row, column])
 
 
-def draw_step(step: int, phases: Sequence[Phase], vocab: dict[str, int], seed: int, frame: Layout) -> Lesson:
-    """The lesson of a step, a function of seed and step alone, so that a resumed run sees the same."""
-    rng, phase = np.random.default_rng([seed, 1, step]), phase_at(phases, step)[0]
+def draw_step(
+    step: int, phases: Sequence[Phase], vocab: dict[str, int], seed: int, frame: Layout, stream: int = 1
+) -> Lesson:
+    """The lesson of a step, a function of seed, stream and step alone, so that a resumed run sees the same."""
+    rng, phase = np.random.default_rng([seed, stream, step]), phase_at(phases, step)[0]
     shares = [share for share, _ in phase.layouts]
     layout = phase.layouts[rng.choice(len(shares), p=shares)][1]
     whole, here = (math.prod(one.grid) + phase.asked for one in (frame, layout))
@@ -191,6 +193,26 @@ def accuracy(model, scenes: Scenes, asked: list[list[Question]], vocab: dict[str
     return {suite: float(np.mean(values)) for suite, values in right.items()}
 
 
+def deepen(model, shallow) -> None:
+    """Let `model` begin as the function of `shallow`, a whole number of times less deep: new layers between add nothing yet.
+
+    Training by progressive stacking (Gong et al., ICML 2019), with new layers whose two output matrices are zero in the place
+    of copies, so that nothing that was learned is disturbed.
+    """
+    layers, learned = model.model.language_model.layers, shallow.model.language_model.layers
+    times, rest = divmod(len(layers), len(learned))
+    if rest:
+        raise ValueError(f"{len(layers)} layers are no multiple of {len(learned)}")
+    own = {name: value for name, value in shallow.state_dict().items() if ".layers." not in name}
+    model.load_state_dict(own, strict=False)
+    for number, layer in enumerate(layers):
+        if number % times == 0:
+            layer.load_state_dict(learned[number // times].state_dict())
+        else:
+            nn.init.zeros_(layer.self_attn.o_proj.weight)
+            nn.init.zeros_(layer.mlp.down_proj.weight)
+
+
 def train_decoder(
     folder: Path,
     clip,
@@ -199,6 +221,8 @@ def train_decoder(
     phases: Sequence[Phase],
     seed: int = 0,
     *,
+    name: str = "decoder",
+    shallow=None,
     frame: Layout = Layout(),
     every: int = 10,
     points: int = 10,
@@ -209,10 +233,14 @@ def train_decoder(
 ):
     """Train and return the model; `frame` is the layout of whole pictures, the rest as in `lib.study.scenes.training.loop.fit`.
 
-    `within(model)` is a context that holds during training, such as `lib.study.scenes.training.half_linears.half_linears`.
+    It begins as the less deep model `shallow`, if one is given; `name` is that of its files.
+
+    `within(model)` is a context that holds during training, such as `half_linears`.
     """
     torch.manual_seed(seed)
     model = embedded.llava_model(sizes, clip, len(vocab))
+    if shallow is not None:
+        deepen(model, shallow)
     validation = benchmark("validation", VALIDATED, 0, frame)
 
     def check() -> dict[str, float]:
@@ -220,11 +248,13 @@ def train_decoder(
         return {f"validation {suite}": round(share, 3) for suite, share in right.items()}
 
     half = Half(
-        name="decoder",
+        name=name,
         modules={"model": model},
         phases=phases,
         seed=seed,
-        draw=partial(draw_step, phases=phases, vocab=vocab, seed=seed, frame=frame),
+        draw=partial(
+            draw_step, phases=phases, vocab=vocab, seed=seed, frame=frame, stream=1 if shallow is None else 2
+        ),
         loss=partial(decoder_loss, model),
         parts=("loss",),
         warm=100,

@@ -21,7 +21,7 @@ from lib.paths import DATA
 from lib.study.scenes.next.train import RUNS
 
 KEPT = DATA / "training" / "scenes24"
-HALVES = ("tower", "decoder")
+HALVES = ("tower", "shallow", "decoder")
 PLAIN = ("step", "seconds")
 COPIED = "model.vision_tower."  # in the decoder's checkpoint, the finished tower again
 
@@ -55,7 +55,7 @@ def restore(kept: Path, run: Path) -> list[str]:
         if checkpoint.exists() and torch.load(checkpoint, weights_only=True)["step"] >= told["step"]:
             continue
         state = unpacked(load_file(kept / f"{half}.safetensors"), told)
-        if half == "decoder":
+        if half != "tower":
             tower = torch.load(run / "tower.pt", weights_only=True)["clip"]
             seen = {
                 name.removeprefix("vision_model."): value

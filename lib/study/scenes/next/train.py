@@ -1,6 +1,6 @@
 """Train the model of 24 x 24 visual tokens, seed after seed; the same command goes on from the last checkpoint.
 
-`python -m lib.study.scenes.next.train` leaves a folder a seed in `data/runs/scenes24`: `tower.pt` and `decoder.pt` (checkpoints,
+`python -m lib.study.scenes.next.train` leaves a folder a seed in `data/runs/scenes24`: `tower.pt`, `shallow.pt` and `decoder.pt` (checkpoints,
 with optimizers), `.jsonl` beside them (curves with validation accuracies) and `.json` (plans of finished halves).
 """
 
@@ -51,7 +51,11 @@ def train(folder: Path, seed: int, *, until: float = math.inf) -> None:
             **ways,
         )
         probe(folder, clip.vision_model, seed)
-        train_decoder(folder, clip, vocab, recipe.SIZES, recipe.decoder(), seed, frame=recipe.WHOLE, **ways)
+        ways |= {"frame": recipe.WHOLE}
+        begun = train_decoder(
+            folder, clip, vocab, recipe.SHALLOW, recipe.shallow(), seed, name="shallow", **ways
+        )
+        train_decoder(folder, clip, vocab, recipe.SIZES, recipe.decoder(), seed, shallow=begun, **ways)
     write_model(folder)
 
 
@@ -63,11 +67,8 @@ def write_model(folder: Path) -> Path:
     clip.load_state_dict(tower["clip"])
     model = embedded.llava_model(recipe.SIZES, clip, len(vocab))
     model.load_state_dict(kept["model"])
-    curves = {half: read_curve(folder / f"{half}.jsonl") for half in ("tower", "decoder")}
-    card = {
-        half: {"steps": state["step"], "curve": curves[half]}
-        for half, state in (("tower", tower), ("decoder", kept))
-    }
+    curves = {half: read_curve(folder / f"{half}.jsonl") for half in ("tower", "shallow", "decoder")}
+    card = {half: {"steps": curve[-1]["step"], "curve": curve} for half, curve in curves.items()}
     probed = folder / "probe.json"
     card |= {"probe": json.loads(probed.read_text())} if probed.exists() else {}
     embedded.save(folder / "model", model.eval(), clip.eval(), recipe.SIZES, vocab, card)

@@ -1,6 +1,7 @@
 """Packed questions are worth single prompts, attention in two parts is whole attention, a stopped training goes on."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -118,10 +119,30 @@ def test_the_plan_is_deep_and_ends_on_whole_pictures():
     with torch.device("meta"):
         model = embedded.llava_model(sizes, embedded.clip_model(sizes, 90), 90)
     assert 4 * sum(p.numel() for p in model.parameters()) < 40 * 2**20
-    for phases in (recipe.tower(0.01), recipe.decoder(0.01)):
+    for phases in (recipe.tower(0.01), recipe.shallow(0.01), recipe.decoder(0.01)):
         assert recipe.WHOLE in [layout for _, layout in phases[-1].layouts]
-    for phase in recipe.decoder():
+    for phase in (*recipe.shallow(), *recipe.decoder()):
         assert sum(share for share, _ in phase.layouts) == pytest.approx(1)
     rng = np.random.default_rng(0)
-    for layout in {layout for phase in (*recipe.tower(), *recipe.decoder()) for _, layout in phase.layouts}:
+    for layout in {
+        layout
+        for phase in (*recipe.tower(), *recipe.shallow(), *recipe.decoder())
+        for _, layout in phase.layouts
+    }:
         recipe.WORLD.generate(rng, 8, layout)
+
+
+def test_a_deeper_decoder_begins_as_the_shallow_one(vocab):
+    sizes = Sizes(image=64, vision_layers=2, text_layers=1, width=32, layers=4, intermediate=32)
+    clip = embedded.clip_model(sizes, len(vocab))
+    shallow, model = (
+        embedded.llava_model(some, clip, len(vocab)).eval() for some in (replace(sizes, layers=2), sizes)
+    )
+    ids = torch.randint(5, 40, (2, 9))
+    with torch.no_grad():
+        expected = shallow(input_ids=ids).logits
+        assert not torch.allclose(model(input_ids=ids).logits, expected)
+        decoder.deepen(model, shallow)
+        torch.testing.assert_close(model(input_ids=ids).logits, expected)
+    with pytest.raises(ValueError, match="4 layers are no multiple of 3"):
+        decoder.deepen(model, embedded.llava_model(replace(sizes, layers=3), clip, len(vocab)))

@@ -35,7 +35,7 @@ def test_a_carried_training_goes_on(tmp_path, monkeypatch):
     snapshot.save(first, kept)
     assert snapshot.restore(kept, second) == ["tower", "decoder"]
     assert snapshot.restore(kept, second) == []
-    for half in snapshot.HALVES:
+    for half in ("tower", "decoder"):
         old, new = (torch.load(folder / f"{half}.pt", weights_only=True) for folder in (first, second))
         assert old.keys() - {"recent"} == new.keys() - {"recent"}
         for module in set(old) & {"clip", "head", "model"}:

@@ -1,6 +1,7 @@
 """The command trains tower and decoder to a model that loads, and a stopped one says so and goes on."""
 
 import json
+from dataclasses import replace
 
 import torch
 
@@ -19,7 +20,9 @@ def test_the_command_leaves_a_model_that_loads(tmp_path, monkeypatch, capsys):
     told = decoder.Phase(steps=1, batch=1, rate=1e-3, layouts=SMALL, times=(1,) * 7)
     monkeypatch.setattr(recipe, "SIZES", sizes)
     monkeypatch.setattr(recipe, "tower", lambda: (seen,))
-    monkeypatch.setattr(recipe, "decoder", lambda: (told,))
+    monkeypatch.setattr(recipe, "SHALLOW", replace(sizes, layers=1))
+    for phases in ("shallow", "decoder"):
+        monkeypatch.setattr(recipe, phases, lambda: (told,))
     monkeypatch.setattr(train, "PROBED", 8)
     monkeypatch.setattr(decoder, "VALIDATED", 1)
     call = [f"--out={tmp_path}", "--seeds", "3", "--threads", str(torch.get_num_threads())]
