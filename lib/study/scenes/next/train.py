@@ -1,7 +1,7 @@
 """Train the model of 24 x 24 visual tokens, seed after seed; the same command goes on from the last checkpoint.
 
-`python -m lib.study.scenes.next.train` leaves a folder a seed in `data/runs/scenes24`: `tower.pt`, `shallow.pt` and `decoder.pt` (checkpoints,
-with optimizers), `.jsonl` beside them (curves with validation accuracies) and `.json` (plans of finished halves).
+`python -m lib.study.scenes.next.train` leaves a folder a seed in `data/runs/scenes24`: `tower.pt`, `shallow.pt`, `decoder.pt`
+(checkpoints, with optimizers), `.jsonl` beside them (curves with validation accuracies) and `.json` (plans of finished halves).
 """
 
 from __future__ import annotations
