@@ -146,6 +146,11 @@ class Anatomy:
         """Number of first decoder layers after which visual features are added again."""
         return len(getattr(self.tower, "deepstack_visual_indexes", ()))
 
+    def visual(self, ids: Tensor) -> Tensor:
+        """Which of these token ids are placeholders of visual tokens: bool, in their shape."""
+        images = ids == self.image_token_id
+        return images if self.video_token_id is None else images | (ids == self.video_token_id)
+
     def vision_attention(self, layer: int) -> nn.Module:
         """The attention module of a vision layer."""
         return self.vision_layers[layer].get_submodule(self.family.attention)

@@ -23,7 +23,7 @@ class Inside:
 
     def words(self, call: Call, visual: Tensor) -> Tensor:
         """Columns that are not visual, [B, T], of a sequence with `visual` [B, S] in it; rows with fewer are filled up."""
-        least = min(len(picture.rows) for picture in call.pictures)
+        least = min(call.sizes)
         return visual.to(torch.uint8).argsort(dim=1, stable=True)[:, : call.visual.shape[1] - least]
 
     def look(self, call: Call, sight: Sight) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lib.models.anatomy import Anatomy
 from lib.models.choosing import BUDGETS, Chooser
 from lib.models.clip import ClipPair, check_pair, encode_text, load
+from lib.models.cutting import Cutter
 from lib.models.executor import Executor
 from lib.models.gate import Gate, alone
 from lib.models.guards import uncompiled, unwrapped
@@ -102,7 +103,8 @@ def prune(
         watch.install(stack)
         chooser = Chooser(anatomy, method, needs, given, budget)
         ends.install(model, stack)
-        Executor(anatomy, method, needs, watch, chooser, ends, gate, trace).install(stack)
+        cutter = Cutter(anatomy, method, needs, chooser, ends, trace)
+        Executor(watch, cutter, gate).install(stack)
         gate.install(stack, model, anatomy.core)
         yield trace
     if not trace.ran:

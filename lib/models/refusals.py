@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
+from lib.models.anatomy import Anatomy
 from lib.models.borrowed import CACHE
 
 WHOLE_AGAIN = (
     "input_ids must have no visual token on a filled cache, whose columns are read already: pass only what is new, not the "
     "whole conversation again, no chunk of a prompt (prefill_chunk_size) and no new image"
 )
+
+
+def check_images(anatomy: Anatomy, given: Mapping) -> None:
+    """Refuse arguments `given` of the whole model that bring images, or none, in a way that cannot be pruned."""
+    if given.get("input_ids") is None:
+        raise ValueError("input_ids must be given: inputs_embeds alone do not say which columns are visual")
+    encoded = given.get("mm_encoder_outputs") or {}
+    image = encoded.get("image") is not None or given.get("pixel_values") is not None
+    video = encoded.get("video") is not None or given.get("pixel_values_videos") is not None
+    cache = given[CACHE]
+    if (image or video) and cache is not None and cache.get_seq_length():
+        raise ValueError(f"{CACHE} must be empty when images come in: later chunks cannot be pruned")
+    if video and (image or not anatomy.family.video):
+        allowed = "images or videos in a batch, not both" if anatomy.family.video else "images, not videos"
+        raise ValueError(f"pixel_values_videos cannot be pruned here: {anatomy.name} takes {allowed}")
+    for output in encoded.values():
+        if output is not None and getattr(output, "last_hidden_state", None) is None:
+            raise ValueError(
+                "mm_encoder_outputs must come whole from this model: no chunked prefill, no own features"
+            )
 
 
 def check_form(mask: object, cache: object) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from lib.models.caches import Cut, Record
 from lib.models.choosing import Decision
 from lib.models.columns import last_real, take
-from lib.models.tiles import Picture
+from lib.models.tiles import Encoded, Picture
 from lib.pruning.methods import Method
 
 
@@ -49,8 +49,8 @@ class Trace:
 class Call:
     """One forward through the model, from its first hook to its last.
 
-    `visual` [B, S] tells which columns are visual, `columns` [B, N] where they are (beyond the end of a row's own, any) and
-    `behind` how many columns follow the last of them, in the row with fewest.
+    `encoded` are the images of a prefill, `visual` [B, S] tells which columns are visual, `columns` [B, N] where they are
+    (beyond the end of a row's own, any) and `behind` how many columns follow the last of them, in the row with fewest.
     `prefill` tells whether the cache is empty; None before the language model begins. `labels` are those of the forward,
     `asked` [B, S] the columns up to the prompt's end (None: all) and `known` the choices that an earlier forward of the same
     generation has made. `sound` tells of each condition on the input whether it holds; it waits for the next read of the
@@ -61,6 +61,7 @@ class Call:
     """
 
     input_ids: Tensor
+    encoded: Encoded | None = None
     mask: Tensor | None = None
     prefill: bool | None = None
     repeat: int = 1
@@ -92,6 +93,16 @@ class Call:
         for cut in self.cuts:
             found[cut.layer :] = [cut.index.shape[1]] * (layers - cut.layer)
         return found
+
+    @property
+    def sizes(self) -> list[int]:
+        """Visual tokens of each sample."""
+        return [len(picture.rows) for picture in self.pictures]
+
+    @property
+    def real(self) -> Tensor:
+        """Columns that are not padding, [B, S] bool."""
+        return torch.ones_like(self.visual) if self.mask is None else self.mask != 0
 
     @property
     def image_end(self) -> Tensor:
