@@ -126,3 +126,24 @@ class Sizes:
     @property
     def grid(self) -> int:
         return self.image // self.patch
+
+    def architecture(self, vocab: int) -> Architecture:
+        """The same sizes as those of any other LLaVA; `vocab` words."""
+        return Architecture(
+            name="embedded",
+            grid=self.grid,
+            patch=self.patch,
+            vision_width=self.vision_width,
+            vision_layers=self.vision_layers,
+            vision_heads=self.vision_width // 16,
+            text_width=self.text_width,
+            text_layers=self.text_layers,
+            text_heads=self.text_width // 32,
+            joint=self.joint,
+            width=self.width,
+            intermediate=self.intermediate,
+            layers=self.layers,
+            heads=self.width // self.head,
+            kv_heads=self.width // self.head,
+            vocab=vocab,
+        )

@@ -27,7 +27,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from lib.models.architectures import Sizes
+from lib.models.architectures import Architecture, Sizes
 
 # The end token must not have id 2: transformers then pools the text as the first CLIP releases did (largest id).
 SPECIAL = ("<pad>", "<unk>", "<s>", "</s>", "<image>", "USER:", "ASSISTANT:")
@@ -70,15 +70,14 @@ def tokenizer(vocab: dict[str, int], *, ends: bool) -> PreTrainedTokenizerFast:
     return made
 
 
-def clip_model(sizes: Sizes, vocab: int) -> CLIPModel:
-    """A fresh CLIP of the given sizes."""
+def clip_config(sizes: Architecture, words: int = 49408, activation: str = "quick_gelu") -> CLIPConfig:
+    """CLIP's configuration, its tower of one tile; `words` are in its text tower's vocabulary."""
     text = CLIPTextConfig(
-        vocab_size=vocab,
+        vocab_size=words,
         hidden_size=sizes.text_width,
         intermediate_size=4 * sizes.text_width,
         num_hidden_layers=sizes.text_layers,
-        num_attention_heads=sizes.text_width // 32,
-        max_position_embeddings=77,
+        num_attention_heads=sizes.text_heads,
         projection_dim=sizes.joint,
         pad_token_id=PAD,
         bos_token_id=START,
@@ -88,16 +87,44 @@ def clip_model(sizes: Sizes, vocab: int) -> CLIPModel:
         hidden_size=sizes.vision_width,
         intermediate_size=4 * sizes.vision_width,
         num_hidden_layers=sizes.vision_layers,
-        num_attention_heads=sizes.vision_width // 16,
-        image_size=sizes.image,
+        num_attention_heads=sizes.vision_heads,
+        image_size=sizes.grid * sizes.patch,
         patch_size=sizes.patch,
         projection_dim=sizes.joint,
-        hidden_act="gelu",
+        hidden_act=activation,
     )
-    config = CLIPConfig(
-        text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=sizes.joint
+    return CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=sizes.joint)
+
+
+def llava_config(sizes: Architecture, clip: CLIPConfig, columns: int) -> LlavaConfig:
+    """A LLaVA's configuration around `clip`'s tower; `columns` are the most that its decoder has positions for."""
+    decoder = LlamaConfig(
+        vocab_size=sizes.vocab,
+        hidden_size=sizes.width,
+        intermediate_size=sizes.intermediate,
+        num_hidden_layers=sizes.layers,
+        num_attention_heads=sizes.heads,
+        num_key_value_heads=sizes.kv_heads,
+        max_position_embeddings=columns,
+        pad_token_id=PAD,
+        bos_token_id=START,
+        eos_token_id=END,
+        tie_word_embeddings=False,
     )
-    return CLIPModel(config)
+    return LlavaConfig(
+        vision_config=clip.vision_config.to_dict(),
+        text_config=decoder.to_dict(),
+        image_token_id=IMAGE,
+        image_seq_length=sizes.grid**2,
+        vision_feature_layer=-2,
+        vision_feature_select_strategy="default",
+        tie_word_embeddings=False,
+    )
+
+
+def clip_model(sizes: Sizes, vocab: int) -> CLIPModel:
+    """A fresh CLIP of the given sizes."""
+    return CLIPModel(clip_config(sizes.architecture(vocab), vocab, "gelu"))
 
 
 def start_local(vision) -> None:
@@ -144,28 +171,7 @@ def start_local(vision) -> None:
 
 def llava_model(sizes: Sizes, clip: CLIPModel, vocab: int) -> LlavaForConditionalGeneration:
     """A LLaVA whose frozen tower is a copy of `clip`'s; projector and decoder are fresh."""
-    decoder = LlamaConfig(
-        vocab_size=vocab,
-        hidden_size=sizes.width,
-        intermediate_size=sizes.intermediate,
-        num_hidden_layers=sizes.layers,
-        num_attention_heads=sizes.width // sizes.head,
-        max_position_embeddings=1024,
-        pad_token_id=PAD,
-        bos_token_id=START,
-        eos_token_id=END,
-        tie_word_embeddings=False,
-    )
-    config = LlavaConfig(
-        vision_config=clip.config.vision_config.to_dict(),
-        text_config=decoder.to_dict(),
-        image_token_id=IMAGE,
-        image_seq_length=sizes.grid**2,
-        vision_feature_layer=-2,
-        vision_feature_select_strategy="default",
-        tie_word_embeddings=False,
-    )
-    model = LlavaForConditionalGeneration(config)
+    model = LlavaForConditionalGeneration(llava_config(sizes.architecture(vocab), clip.config, 1024))
     model.model.vision_tower.load_state_dict(clip.vision_model.state_dict())
     model.model.vision_tower.requires_grad_(False)
     return model

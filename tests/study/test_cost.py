@@ -7,8 +7,9 @@ from transformers import DynamicCache
 
 from lib.models.architectures import LLAVA, MISTRAL, NEXT, SIZES
 from lib.models.borrowed import CACHE
+from lib.models.embedded import IMAGE
 from lib.models.prune import prune
-from lib.models.random_weights import IMAGE, clip_pair, llava
+from lib.models.random_weights import clip_pair, llava
 from lib.pruning.methods import NAMES, make
 from lib.study import cost
 from lib.study.costs.operations import selection_work

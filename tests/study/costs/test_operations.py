@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from lib.models.architectures import LLAVA, SIZES
-from lib.models.random_weights import IMAGE, clip_pair, llava
+from lib.models.embedded import IMAGE
+from lib.models.random_weights import clip_pair, llava
 from lib.pruning.base import Choice
 from lib.pruning.methods import NAMES, FastV, make
 from lib.study.costs import operations as witness
