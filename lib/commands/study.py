@@ -121,12 +121,12 @@ def verify(
 
     The status is 1 on any difference.
     """
-    from lib.study.pages import verify
+    from lib.study.pages import manifest, verify
     from lib.study.rounding import FIGURES
 
     if write_manifest:
-        for name in verify.CHECKED:
-            print(f"done: {verify.write_manifest(ROOT / name).relative_to(ROOT)}")
+        for name in manifest.CHECKED:
+            print(f"done: {manifest.write_manifest(ROOT / name).relative_to(ROOT)}")
         return 0
     found, seen = verify.verify(stems=notebooks or [], jobs=jobs)
     for difference in found:

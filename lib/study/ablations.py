@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lib.study.evidence import Study
+from lib.study.pages.forest import point_intervals
 from lib.study.pages.looks import BLUE, ORANGE
-from lib.study.pages.plots import point_intervals
 from lib.study.rules import Clause, find
 from lib.study.stats import holm
 from lib.study.wording import listing

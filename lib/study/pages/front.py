@@ -9,7 +9,7 @@ import pandas as pd
 from lib.study import compare
 from lib.study.arms import TIGHT
 from lib.study.factorial import CUES, SHARE
-from lib.study.pages import n41_times
+from lib.study.pages import n41_tables, n41_times
 from lib.study.pages.looks import look
 from lib.study.scenes.properties import LAYER
 from lib.study.tables import ALL
@@ -135,7 +135,7 @@ def what_saving(countings: pd.DataFrame, rows: pd.DataFrame) -> str:
         }
     )
     setup = rows.iloc[0]
-    timed = n41_times.answer_sentence(rows, TIMED).removeprefix("**Answer.** ")
+    timed = n41_tables.answer_sentence(rows, TIMED).removeprefix("**Answer.** ")
     return (
         f"Operations of LLaVA-1.5-7B from {tokens} to {round(tokens / 9)} visual tokens, by what is counted:\n\n{markdown(shown)}\n\n"
         f"Time of **{setup['architecture']}**, random weights, on {setup['device']}. {timed} More in\n[41](notebooks/41_latency.ipynb)."

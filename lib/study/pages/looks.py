@@ -8,8 +8,10 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 import matplotlib as mpl
+import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lib.files import whole
@@ -105,6 +107,18 @@ def _look_of_its_own(name: str) -> Look:
     letter = next((letter for letter in name.upper() if letter.isalnum()), "?")
     colour = colorsys.hls_to_rgb(first / 256, 0.28 + 0.2 * second / 256, 0.8)  # dark enough on white
     return Look(name.replace("_", " "), colour, f"${letter}$", (1 + third % 6, 1 + fourth % 3))
+
+
+def axes_of(ax: Axes | None, size: tuple[float, float] = (6.4, 4.0)) -> Axes:
+    """Where to draw: `ax`, or those of a new figure of `size` in inches."""
+    return plt.subplots(figsize=size, layout="constrained")[1] if ax is None else ax
+
+
+def needs(frame: pd.DataFrame, *columns: str) -> None:
+    """Refuse a frame without these columns with a ValueError that names them."""
+    missing = sorted(set(columns) - set(frame.columns))
+    if missing:
+        raise ValueError(f"frame lacks the columns {missing}")
 
 
 def save(figure: Figure, name: str, frame: pd.DataFrame, folder: Path | str) -> Path:

@@ -11,8 +11,8 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from lib.study.factorial import CUES
+from lib.study.pages.forest import point_intervals
 from lib.study.pages.looks import BLUE, GREEN, ORANGE, PURPLE
-from lib.study.pages.plots import point_intervals
 from lib.study.tables import ALL
 from lib.study.wording import row_interval
 

@@ -14,8 +14,8 @@ from matplotlib.patches import Rectangle
 from scipy.stats import spearmanr
 
 from lib.study.evidence import Study
+from lib.study.pages.forest import point_intervals
 from lib.study.pages.looks import look
-from lib.study.pages.plots import point_intervals
 from lib.study.scenes.placement import CHANCE, QUANTITIES, families
 from lib.study.tables import ALL
 from lib.study.wording import LEVEL, listing, row_interval, starred, wide

@@ -150,7 +150,7 @@ def answer_lines(frame: pd.DataFrame, measured: pd.DataFrame) -> Figure:
 
 
 def roofline_points(table: pd.DataFrame, peaks: Ceilings) -> Figure:
-    """Draw `lib.study.pages.n41_times.roofline_table` under the device's two ceilings, on logarithmic axes.
+    """Draw `lib.study.pages.n41_tables.roofline_table` under the device's two ceilings, on logarithmic axes.
 
     One colour and marker a part and batch; the unpruned point of each is filled.
     """

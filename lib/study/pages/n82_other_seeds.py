@@ -15,8 +15,8 @@ from lib.models.architectures import Sizes
 from lib.study.arms import MANY_SEEDS, RANDOM_SEEDS, TIGHT
 from lib.study.claims import NOT_RUN, VERDICTS
 from lib.study.factorial import CUES
+from lib.study.pages.forest import point_intervals
 from lib.study.pages.looks import BLUE, FONT, GREEN, ORANGE, PURPLE, SKY, VERDICT_COLOURS, VERDICT_LETTERS
-from lib.study.pages.plots import point_intervals
 from lib.study.scenes import retrieval
 from lib.study.scenes.layout import SUITES
 from lib.study.scenes.training import train

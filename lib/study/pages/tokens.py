@@ -1,6 +1,6 @@
 """Draw what a method does to one picture: maps over its tokens, kept tokens, merged tokens; and write tables.
 
-Like `lib.study.pages.plots`, every function draws on Axes that it is given and reads no result file.
+Every function draws on Axes that it is given and reads no result file.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
@@ -18,8 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from lib.study.pages.looks import FONT, ORANGE
-from lib.study.pages.plots import kept_overlay
+from lib.study.pages.looks import FONT, ORANGE, axes_of
 
 SIGNED, PLAIN = "vlag", "viridis"  # both read without red-green vision
 _DASH = (0, (3, 1))
@@ -113,6 +111,71 @@ def heat(
     return ax
 
 
+def kept_overlay(
+    image: np.ndarray,
+    kept: Sequence[int],
+    grid: tuple[int, int],
+    scores: Sequence[float] | None = None,
+    boxes: Sequence[tuple[float, float, float, float]] | None = None,
+    title: str = "",
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw which tokens of an image were kept: dropped ones are pale.
+
+    Parameters
+    ----------
+    image
+        [height, width, 3], uint8 or 0..1.
+    kept
+        Indices of kept tokens, row by row.
+    grid
+        Rows and columns of tokens.
+    scores
+        [rows * columns] values of one cue, drawn as a colour layer.
+    boxes
+        Evidence boxes as left, top, right, bottom in pixels.
+    """
+    rows, columns = grid
+    kept = np.asarray(kept, dtype=int)
+    if kept.size and not 0 <= kept.min() <= kept.max() < rows * columns:
+        raise ValueError(f"kept must lie in 0..{rows * columns - 1}, got {kept.min()}..{kept.max()}")
+    ax = axes_of(ax, (3.2, 3.4))
+    height, width = image.shape[:2]
+    tall, wide = height / rows, width / columns
+    ax.imshow(image, interpolation="nearest", extent=(0, width, height, 0))
+    extent = (0, width, height, 0)
+    if scores is not None:
+        heat = np.asarray(scores, dtype=float)
+        if heat.size != rows * columns:
+            raise ValueError(f"scores must have {rows * columns} values for grid {grid}, got {heat.size}")
+        ax.imshow(heat.reshape(grid), extent=extent, cmap="viridis", alpha=0.6, interpolation="nearest")
+    else:
+        veil = np.ones((rows * columns, 4))
+        veil[:, 3] = 0.72
+        veil[kept, 3] = 0.0
+        ax.imshow(veil.reshape(rows, columns, 4), extent=extent, interpolation="nearest")
+    _frames(ax, kept, columns, (wide, tall), boxes)
+    ax.set_title(title)
+    ax.set(xticks=[], yticks=[], xlim=(0, width), ylim=(height, 0))
+    return ax
+
+
+def _frames(
+    ax: Axes, kept: np.ndarray, columns: int, cell: tuple[float, float], boxes: Sequence | None
+) -> None:
+    """Frame the kept tokens black on white, and the evidence boxes with a dashed line."""
+    wide, tall = cell
+    for index in kept:
+        corner = (index % columns * wide, index // columns * tall)
+        ax.add_patch(Rectangle(corner, wide, tall, fill=False, edgecolor="white", linewidth=1.6))
+        ax.add_patch(Rectangle(corner, wide, tall, fill=False, edgecolor="black", linewidth=0.7))
+    for left, top, right, bottom in () if boxes is None else boxes:
+        corner, size = (left, top), (right - left, bottom - top)
+        ax.add_patch(
+            Rectangle(corner, *size, fill=False, edgecolor=ORANGE, linewidth=2.2, linestyle=(0, (3, 1)))
+        )
+
+
 def kept_panels(
     image: np.ndarray,
     kept: Mapping[str, Sequence[int]],
@@ -192,34 +255,6 @@ def numbered(
             fontsize=FONT - 1,
             fontweight="bold",
         )
-    return ax
-
-
-def dots(ax: Axes, frame: pd.DataFrame, label: str, xlabel: str, reference: float | None = None) -> Axes:
-    """One dot a row with its interval, in the order given; columns `label`, mean, low, high."""
-    missing = {label, "mean", "low", "high"} - set(frame.columns)
-    if missing:
-        raise ValueError(f"frame lacks the columns {sorted(missing)}")
-    places = np.arange(len(frame))[::-1]
-    errors = np.abs(frame[["low", "high"]].to_numpy().T - frame["mean"].to_numpy())
-    ax.errorbar(
-        frame["mean"], places, xerr=errors, fmt="o", color="C0", ecolor="0.3", capsize=3, markersize=5
-    )
-    if reference is not None:
-        ax.axvline(reference, color="0.4", linestyle="--", linewidth=1.1)
-    ax.set_yticks(places, frame[label])
-    ax.set(xlabel=xlabel, ylim=(-0.6, len(frame) - 0.4))
-    sns.despine(ax=ax)
-    return ax
-
-
-def band(
-    ax: Axes, frame: pd.DataFrame, x: str, label: str, colour: str, marker: str = "o", line: str = "-"
-) -> Axes:
-    """A line over `x` with its interval as a band; columns `x`, mean, low, high."""
-    ax.plot(frame[x], frame["mean"], line, marker=marker, markersize=4, color=colour, label=label)
-    ax.fill_between(frame[x], frame["low"], frame["high"], color=colour, alpha=0.2, linewidth=0)
-    sns.despine(ax=ax)
     return ax
 
 

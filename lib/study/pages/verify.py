@@ -7,7 +7,6 @@ Pictures themselves are not compared: each has its plotted numbers beside it.
 """
 
 import csv
-import hashlib
 import os
 import subprocess
 import sys
@@ -17,20 +16,18 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from itertools import zip_longest
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
 
 import pandas as pd
 from tqdm import tqdm
 
 from lib.paths import ROOT
 from lib.study.pages import model_card
+from lib.study.pages.manifest import CHECKED, Difference, compare_manifest
 from lib.study.pages.readme import block, with_results
 from lib.study.parity import table as parity
 from lib.study.rounding import FIGURES, recurs
 from lib.study.tables import write_table
 
-MANIFEST = "SHA256SUMS"
-CHECKED = ("data/records", "data/seeds")  # folders whose every file is in a manifest
 # Tables that scripts measure: times and random draws are not the same twice on another machine.
 SCRIPTED: Mapping[str, str] = MappingProxyType(
     {
@@ -42,62 +39,6 @@ SCRIPTED: Mapping[str, str] = MappingProxyType(
 # Tables that code computes from constructed numbers: what they say is the same on every machine.
 COMPUTED: Mapping[str, Callable[[], pd.DataFrame]] = MappingProxyType({"parity.csv": parity.table})
 _KEY_CELLS = 4  # so many leading cells name a row
-
-
-class Difference(NamedTuple):
-    """One place where the committed file and the recomputed one disagree."""
-
-    file: str  # relative to the repository
-    row: str
-    column: str
-    committed: str
-    recomputed: str
-
-    def __str__(self) -> str:
-        place = ", ".join(part for part in (self.file, self.row, self.column) if part)
-        return f"{place}: committed {self.committed!r}, recomputed {self.recomputed!r}"
-
-
-def checksums(folder: Path) -> dict[str, str]:
-    """Return the sha-256 of every file below a folder, by its path there; the manifest itself is left out."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
-    return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths
-    }
-
-
-def write_manifest(folder: Path) -> Path:
-    """Write the manifest in the format of ``sha256sum``, which can check it, too."""
-    path = folder / MANIFEST
-    lines = [f"{digest}  {name}\n" for name, digest in checksums(folder).items()]
-    path.write_text("".join(lines), encoding="utf-8", newline="\n")
-    return path
-
-
-def read_manifest(folder: Path) -> dict[str, str]:
-    """Read a manifest; ValueError where it is absent or a line is none of ``sha256sum``'s."""
-    path = folder / MANIFEST
-    if not path.is_file():
-        raise ValueError(
-            f"{MANIFEST} does not exist in {folder.name}; write it: python -m lib verify --write-manifest"
-        )
-    found = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        digest, _, name = line.partition("  ")
-        if len(digest) != 64 or not name:
-            raise ValueError(f"{MANIFEST} holds the line {line!r}, which is no checksum and path")
-        found[name] = digest
-    return found
-
-
-def compare_manifest(folder: Path, shown: str) -> list[Difference]:
-    """Compare the files below a folder with its manifest; `shown` is the folder's name in messages."""
-    told, found = read_manifest(folder), checksums(folder)
-    return [
-        Difference(f"{shown}/{name}", "", "sha256", told.get(name, "not listed"), found.get(name, "no file"))
-        for name in sorted(told.keys() | found.keys())
-        if told.get(name) != found.get(name)
-    ]
 
 
 def compare_tables(committed: Path, recomputed: Path, shown: str) -> list[Difference]:

@@ -16,7 +16,7 @@ from lib.study.claims import read_claims
 from lib.study.costs import record_cost, timing
 from lib.study.costs.pieces import BEFORE, Bench, held, shrinking
 from lib.study.costs.record_cost import BORN, WHOLE, Point
-from lib.study.pages import looks, n40_figures, n40_operations, n41_figures, n41_times
+from lib.study.pages import looks, n40_figures, n40_operations, n41_figures, n41_tables, n41_times
 from testkit.commands import command
 
 TINY = SIZES["tiny"][0]
@@ -212,16 +212,16 @@ class TestSavings:
         peaks = n41_times.load_ceilings(folder)[timing.device_name("cpu")]
         methods = ("desap", "adaptprune")
         assert n41_times.batches_of(rows, methods) == [1]
-        assert "scaled-down" in n41_times.setup_sentence(rows)
-        assert n41_times.answer_sentence(rows, methods).startswith("**Answer.**")
-        table = n41_times.roofline_table(rows, peaks)
+        assert "scaled-down" in n41_tables.setup_sentence(rows)
+        assert n41_tables.answer_sentence(rows, methods).startswith("**Answer.**")
+        table = n41_tables.roofline_table(rows, peaks)
         assert set(table["explained by"]) <= {"arithmetic", "memory", "overhead"}
         roof = np.minimum(table["FLOP a byte"] * peaks.bandwidth, peaks.flops) / 1e12
         np.testing.assert_allclose(table["TFLOP/s"], table["share of ceiling"] * roof)
-        assert len(n41_times.backends(rows)) == 1
-        assert set(n41_times.context(rows)["claim"]) == {"D-12", "D-13", "A-5"}
-        assert n41_times.launches(rows).empty
-        assert set(n41_times.pays_table(rows, methods)["sure"]) <= {"faster", "slower", "undecided"}
+        assert len(n41_tables.backends(rows)) == 1
+        assert set(n41_tables.context(rows)["claim"]) == {"D-12", "D-13", "A-5"}
+        assert n41_tables.launches(rows).empty
+        assert set(n41_tables.pays_table(rows, methods)["sure"]) <= {"faster", "slower", "undecided"}
         assert set(n41_times.measured_answers(rows)["new_tokens"]) == {1, 8, 32}
 
     def test_an_answer_is_its_parts_and_its_steps(self, folder):
@@ -263,7 +263,7 @@ class TestSavings:
         names = ("none", "desap", "pyramiddrop")
         figures = [
             n41_figures.gain_lines(n41_times.prefill_gain(rows)),
-            n41_figures.roofline_points(n41_times.roofline_table(rows, peaks), peaks),
+            n41_figures.roofline_points(n41_tables.roofline_table(rows, peaks), peaks),
             n41_figures.time_bars(n41_times.part_times(rows, methods, 1), 1),
             n41_figures.answer_lines(n41_times.break_even(rows, methods), n41_times.measured_answers(rows)),
             n40_figures.counting_bars(table, 10),

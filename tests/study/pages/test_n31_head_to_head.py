@@ -7,7 +7,7 @@ import pytest
 
 from lib.study.arms import CONTENDERS
 from lib.study.evidence import Study
-from lib.study.pages import n31_head_to_head, panels
+from lib.study.pages import forest, n31_head_to_head
 from lib.study.pages.looks import look
 from lib.study.ranks import ranking
 from lib.study.rules import Evidence
@@ -117,11 +117,11 @@ def test_one_method_s_place_is_told(study):
 
 def test_one_series_of_arms_wears_their_looks(study):
     pairs = n31_head_to_head.against_random(study, ["fastv", "cls", "desap"], [16])
-    figure = panels.dots(pairs, "difference")
+    figure = forest.dots(pairs, "difference")
     assert figure.axes[0].get_legend() is None
     drawn = [box.lines[0].get_marker() for box in figure.axes[0].containers]
     assert drawn == [look(arm).marker for arm in pairs["arm"]]
-    figure = panels.dots(pairs.drop(columns="arm"), "difference")
+    figure = forest.dots(pairs.drop(columns="arm"), "difference")
     assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["16 tokens"]
     plt.close("all")
 

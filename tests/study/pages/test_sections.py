@@ -8,7 +8,7 @@ import pytest
 from lib.paths import places
 from lib.study import compare, evidence, records
 from lib.study.arms import BUDGETS, adaptprune_arms, desap_arms, shared_arms
-from lib.study.pages import captions, panels, plots, sections
+from lib.study.pages import captions, curves, forest, looks, n11_n21_claims, sections
 from testkit.frames import accuracy_rows, measure_rows
 
 RATES = {"none": 0.95, "oracle": 0.9, "desap": 0.8, "adaptprune": 0.7, "cls": 0.65, "fastv": 0.6}
@@ -38,7 +38,7 @@ def shown(monkeypatch):
     """What a notebook would show."""
     seen = []
     monkeypatch.setattr(sections, "display", seen.append)
-    plots.theme()
+    looks.theme()
     yield seen
     plt.close("all")
 
@@ -148,27 +148,27 @@ def test_same_answers(study):
 
 
 def test_published_values_stand_at_the_same_share():
-    table = panels.published_retention(144)
+    table = n11_n21_claims.published_retention(144)
     desap = table[table["method"] == "desap"].set_index("keep")["accuracy"]
     assert desap.to_dict() == {16: 0.981, 32: 0.996, 48: 1.003}
 
 
 def test_figures_draw_what_is_there(study):
-    assert "at 16 of 144 tokens: unpruned 0.95" in panels.headline(study, 16)
-    ticks = [label.get_text() for label in panels.curves(study.table, 144).axes[0].get_xticklabels()]
+    assert "at 16 of 144 tokens: unpruned 0.95" in n11_n21_claims.headline(study, 16)
+    ticks = [label.get_text() for label in curves.accuracy_figure(study.table, 144).axes[0].get_xticklabels()]
     assert ticks == ["16", "32", "48"]
-    assert len(panels.suite_curves(study.table, 144).axes) == 2
-    _, plotted = panels.retention_curves(study)
+    assert len(curves.suite_curves(study.table, 144).axes) == 2
+    _, plotted = n11_n21_claims.retention_curves(study)
     assert plotted["source"].nunique() > 1
-    figure, plotted = panels.bars_and_differences(study, captions.LABELS["D-7_share"], "desap", 16)
+    figure, plotted = n11_n21_claims.bars_and_differences(study, captions.LABELS["D-7_share"], "desap", 16)
     assert plotted["record"].unique().tolist() == ["desap", "desap/share=1.0"]
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert labels == ["half task, half saliency", "task only"]
-    panels.bars(study, captions.LABELS["11_shuffled_question"], 16)
-    _, plotted = panels.mechanism_bars(study)
+    n11_n21_claims.bars(study, captions.LABELS["11_shuffled_question"], 16)
+    _, plotted = n11_n21_claims.mechanism_bars(study)
     assert set(plotted["measure"]) == {"cosine_residual", "cosine_attention"}
-    frame = panels.against(study, "adaptprune", "fastv", BUDGETS)
-    assert len(panels.dots(frame, "difference").axes[0].get_yticks()) == 3
+    frame = n11_n21_claims.against(study, "adaptprune", "fastv", BUDGETS)
+    assert len(forest.dots(frame, "difference").axes[0].get_yticks()) == 3
 
 
 def test_captions_and_labels_fit_the_arms(study):

@@ -4,7 +4,6 @@ import math
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
@@ -90,15 +89,16 @@ def test_branches_numbers_and_merging_land_on_their_tokens():
     assert len(dots.get_offsets()) == 1
 
 
-def test_dots_and_bands_draw_intervals_as_given():
-    frame = pd.DataFrame(
-        {"arm": ["a", "b"], "mean": [0.5, 0.4], "low": [0.4, 0.3], "high": [0.6, 0.6], "x": [1, 2]}
-    )
-    ax = pictures.dots(plt.figure().add_subplot(), frame, "arm", "share", reference=0.1)
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b"]
-    assert pictures.band(plt.figure().add_subplot(), frame, "x", "name", "C0").lines[0].get_label() == "name"
-    with pytest.raises(ValueError, match=r"lacks the columns \['high'\]"):
-        pictures.dots(ax, frame.drop(columns="high"), "arm", "share")
+def test_overlay_marks_kept_tokens_and_boxes():
+    image = np.zeros((96, 96, 3), dtype=np.uint8)
+    ax = pictures.kept_overlay(image, [0, 13], (12, 12), boxes=[(0, 0, 16, 16)])
+    assert len(ax.patches) == 2 * 2 + 1
+    assert ax.patches[2].get_xy() == (8.0, 8.0)
+    pictures.kept_overlay(image, [], (12, 12), scores=np.arange(144))
+    with pytest.raises(ValueError, match=r"kept must lie in 0\.\.143"):
+        pictures.kept_overlay(image, [144], (12, 12))
+    with pytest.raises(ValueError, match="scores must have 144 values"):
+        pictures.kept_overlay(image, [0], (12, 12), scores=[1.0])
 
 
 def test_photograph_is_a_square_that_ships():

@@ -7,7 +7,7 @@ import pytest
 
 from lib.paths import ROOT
 from lib.study import claims, records
-from lib.study.pages import readme, verify
+from lib.study.pages import manifest, readme, verify
 from lib.study.tables import accuracy_table, write_table
 from testkit.frames import accuracy_rows
 
@@ -38,9 +38,9 @@ def tree(tmp_path):
     quoted = readme.block(data / "claims.csv", data / "tables" / "accuracy.csv", tmp_path)
     text = readme.with_results(f"# Title\n{readme.BEGIN}\n{readme.END}\n", quoted)
     (tmp_path / "README.md").write_text(text)
-    for name in verify.CHECKED:
+    for name in manifest.CHECKED:
         (tmp_path / name).mkdir(exist_ok=True)
-        verify.write_manifest(tmp_path / name)
+        manifest.write_manifest(tmp_path / name)
     return tmp_path
 
 
@@ -49,11 +49,11 @@ def _found(tree, **options):
 
 
 def test_a_clean_tree_passes_and_nothing_in_it_is_written(tree):
-    before = verify.checksums(tree)
+    before = manifest.checksums(tree)
     found, seen = verify.verify(tree, run=_read_tables)
     assert found == []
     assert seen == {"data/tables/accuracy.csv", "data/claims.csv", "README.md"}
-    assert verify.checksums(tree) == before
+    assert manifest.checksums(tree) == before
 
 
 def test_an_altered_record_is_named_with_the_cells_that_no_longer_follow(tree):
@@ -99,8 +99,8 @@ def test_lost_added_and_unmade_files_are_named(tree):
     shutil.copy(folder / "blind.parquet", tree / "data" / "records" / "more.parquet")
     (tree / "data" / "tables" / "by_hand.csv").write_text("a\n1\n")
     (tree / "data" / "tables" / "selection_speed.csv").write_text("a\n1\n")  # a script's: not verified
-    manifest = verify.compare_manifest(tree / "data" / "records", "data/records")
-    assert [(one.file, one.committed) for one in manifest] == [("data/records/more.parquet", "not listed")]
+    found = manifest.compare_manifest(tree / "data" / "records", "data/records")
+    assert [(one.file, one.committed) for one in found] == [("data/records/more.parquet", "not listed")]
     (tree / "data" / "records" / "more.parquet").unlink()
     assert [str(one) for one in _found(tree)] == [
         "data/tables/by_hand.csv: committed 'a file', recomputed 'made by no notebook'"
@@ -146,10 +146,10 @@ def test_bad_arguments_are_named(tree):
         _found(tree, stems=["12_none"])
     with pytest.raises(ValueError, match="jobs must be at least 1, got 0"):
         _found(tree, jobs=0)
-    (tree / "data" / "records" / verify.MANIFEST).write_text("short  name\n")
+    (tree / "data" / "records" / manifest.MANIFEST).write_text("short  name\n")
     with pytest.raises(ValueError, match="holds the line 'short  name'"):
         _found(tree)
-    (tree / "data" / "records" / verify.MANIFEST).unlink()
+    (tree / "data" / "records" / manifest.MANIFEST).unlink()
     with pytest.raises(ValueError, match="--write-manifest"):
         _found(tree)
 
@@ -161,6 +161,6 @@ def test_a_failing_notebook_is_an_error_with_its_last_words(tmp_path):
         verify.run_notebook(book, tmp_path / "out")
 
 
-@pytest.mark.parametrize("name", verify.CHECKED)
+@pytest.mark.parametrize("name", manifest.CHECKED)
 def test_the_committed_records_are_those_of_the_manifest(name):
-    assert verify.compare_manifest(ROOT / name, name) == []
+    assert manifest.compare_manifest(ROOT / name, name) == []

@@ -1,29 +1,25 @@
-"""Compose the figures of the claim notebooks from the drawing functions of `lib.study.pages.plots`."""
+"""Measure and draw what the claim notebooks, 11 and 21, show."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lib.paths import PUBLISHED
 from lib.study.compare import SHUFFLED, difference, levels, retention_intervals
 from lib.study.evidence import Study
-from lib.study.pages.looks import BLUE, GREEN, GREY, LOOKS, ORANGE, PURPLE, SKY
-from lib.study.pages.plots import ablation_bars, accuracy_curve, look, point_intervals
+from lib.study.pages.curves import accuracy_figure
+from lib.study.pages.forest import ablation_bars
+from lib.study.pages.looks import look
 from lib.study.scenes.layout import SUITES
 from lib.study.stats import mean_interval
 from lib.study.tables import ALL, suite_weights
 
-CURVES = ("oracle", "desap", "adaptprune", "cls", "fastv", "uniform", "random")
 PAPER_TOKENS = 576  # LLaVA-1.5's 24x24 grid, on which the published numbers were measured
-# Series without a method's look: colour and marker, told apart by both.
-SERIES = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (PURPLE, "D"), (SKY, "v"), (GREY, "P"))
 
 
 def headline(
@@ -33,67 +29,6 @@ def headline(
     found = levels(study, arms, keep)
     told = [f"{look(row.arm).label} {row.estimate:.2f}" for row in found.itertuples()]
     return f"at {keep} of {study.tokens} tokens: {', '.join(told)}"
-
-
-def _drawn(table: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
-    return table[table["method"].isin([*arms, "none", "blind"])]
-
-
-def _spread(table: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
-    """Move each arm a little along the budget axis, so that intervals do not lie on each other."""
-    present = [arm for arm in arms if arm in set(table["method"])]
-    place = {arm: index - (len(present) - 1) / 2 for index, arm in enumerate(present)}
-    factor = 2.0 ** (0.04 * table["method"].map(place).fillna(0.0))
-    return table.assign(keep=table["keep"] * factor)
-
-
-def _true_ticks(ax: Axes, budgets: Sequence[int]) -> None:
-    ax.set_xticks(budgets, [str(budget) for budget in budgets])
-
-
-def curves(
-    table: pd.DataFrame,
-    tokens: int,
-    arms: Sequence[str] = CURVES,
-    published: pd.DataFrame | None = None,
-    ylabel: str = "accuracy (higher is better)",
-    title: str = "",
-) -> Figure:
-    """Draw accuracy, or a ratio in its place, against kept tokens for several methods."""
-    figure, ax = plt.subplots(figsize=(7.6, 4.4), layout="constrained")
-    rows = _drawn(table[table["suite"] == ALL], arms)
-    accuracy_curve(_spread(rows, arms), arms=arms, published=published, ax=ax)
-    budgets = sorted({int(keep) for keep in rows.loc[~rows["method"].isin(["none", "blind"]), "keep"]})
-    _true_ticks(ax, budgets)
-    ax.set(xlabel=f"visual tokens kept of {tokens} (log scale)", ylabel=ylabel, title=title)
-    return figure
-
-
-def suite_curves(
-    table: pd.DataFrame, tokens: int, arms: Sequence[str] = ("desap", "adaptprune", "cls", "fastv")
-) -> Figure:
-    """Draw one small panel a suite, all with the same axes."""
-    suites = [suite for suite in SUITES if suite in set(table["suite"])]
-    columns = min(3, len(suites))
-    lines = -(-len(suites) // columns)
-    size = (3.1 * columns, 2.7 * lines + 0.5)
-    figure, axes = plt.subplots(
-        lines, columns, figsize=size, sharex=True, sharey=True, squeeze=False, layout="constrained"
-    )
-    shown = _spread(_drawn(table, [*arms, "random"]), [*arms, "random"])
-    drawn = table.loc[table["method"].isin(arms), "keep"]
-    for ax, suite in zip(axes.flat, suites, strict=False):
-        accuracy_curve(shown, suite=suite, arms=arms, ax=ax)
-        ax.get_legend().remove()
-        ax.set(xlabel="", ylabel="", title=suite, ylim=(-0.03, 1.03))
-        _true_ticks(ax, sorted({int(keep) for keep in drawn}))
-    for ax in axes.flat[len(suites) :]:
-        ax.remove()
-    figure.supxlabel(f"visual tokens kept of {tokens} (log scale)", fontsize="medium")
-    figure.supylabel("accuracy", fontsize="medium")
-    handles, labels = axes.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False)
-    return figure
 
 
 def published_retention(tokens: int) -> pd.DataFrame:
@@ -126,7 +61,7 @@ def retention_curves(study: Study) -> tuple[Figure, pd.DataFrame]:
     table = table[table["method"].isin([*arms, "blind"])].reset_index(drop=True)
     published = published_retention(study.tokens)
     title = "share of the unpruned accuracy kept: ours (lines), published (hollow)"
-    figure = curves(table, study.tokens, arms, published, "share of unpruned accuracy", title)
+    figure = accuracy_figure(table, study.tokens, arms, published, "share of unpruned accuracy", title)
     figure.axes[0].axhline(1.0, color="0.15", linewidth=1.1)
     for points in figure.axes[0].collections:
         points.set_zorder(5)  # what others published must not hide behind the lines
@@ -188,44 +123,6 @@ def shuffled_title(study: Study, keep: int) -> str:
     found = levels(study, [task, task + SHUFFLED], keep)["estimate"].tolist()
     told = [f"{name} {value:.2f}" for name, value in zip(("own question", "another"), found, strict=False)]
     return f"task cue alone at {keep} of {study.tokens} tokens: {', '.join(told)}"
-
-
-def dots(frame: pd.DataFrame, xlabel: str, title: str = "") -> Figure:
-    """Draw differences with intervals as dots: one line a label, one colour and marker a series (methods have theirs).
-
-    Parameters
-    ----------
-    frame
-        Columns label, series, estimate, low, high, in the order of drawing. A single series with a column arm is
-        drawn without a legend, each arm in its own look.
-    """
-    names = list(dict.fromkeys(frame["label"]))
-    figure, ax = plt.subplots(figsize=(7.4, 1.2 + 0.5 * len(names)), layout="constrained")
-    for mine, label, (colour, marker), shift in _dressed(frame):
-        places, size = mine["label"].map(names.index) + shift, 6 if label else 8
-        point_intervals(ax, mine, places, colour=colour, marker=marker, size=size, label=label or None)
-    ax.axvline(0, color="0.15", linewidth=1.1)
-    ax.set_yticks(range(len(names)), names)
-    ax.set_ylim(len(names) - 0.45, -0.55)
-    ax.set(xlabel=f"{xlabel}, 95 % interval over images", title=title)
-    if ax.get_legend_handles_labels()[1]:
-        ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
-    sns.despine(ax=ax)
-    return figure
-
-
-def _dressed(frame: pd.DataFrame) -> Iterator[tuple[pd.DataFrame, str, tuple, float]]:
-    """Rows that are drawn alike, the name that a legend gives them, their colour and marker, and how far off the line."""
-    series = list(dict.fromkeys(frame["series"]))
-    if len(series) == 1 and "arm" in frame:
-        for arm, mine in frame.groupby("arm", sort=False):
-            yield mine, "", (look(arm).colour, look(arm).marker), 0.0
-        return
-    methods = {one.label: (one.colour, one.marker) for one in LOOKS.values()}
-    styles = [methods[name] for name in series] if set(series) <= set(methods) else SERIES
-    for index, name in enumerate(series):
-        shift = 0.2 * (index - (len(series) - 1) / 2)
-        yield frame[frame["series"] == name], name, styles[index % len(styles)], shift
 
 
 def against(study: Study, left: str, right: str, budgets: Sequence[int]) -> pd.DataFrame:

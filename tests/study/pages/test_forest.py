@@ -1,0 +1,34 @@
+"""Points and bars with their intervals."""
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+
+from lib.study.pages import curves, forest, looks
+
+
+@pytest.fixture(autouse=True)
+def look_and_close():
+    looks.theme()
+    yield
+    plt.close("all")
+
+
+def test_bars_have_intervals():
+    frame = pd.DataFrame(
+        {"arm": ["desap", "cls"], "estimate": [0.5, 0.4], "low": [0.4, 0.3], "high": [0.6, 0.5]}
+    )
+    ax = forest.ablation_bars(frame.assign(reference=0.9))
+    assert [bar.get_width() for bar in ax.patches] == [0.5, 0.4]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["DeSAP", "[CLS] top-k"]
+
+
+def test_dots_and_bands_draw_intervals_as_given():
+    frame = pd.DataFrame(
+        {"arm": ["a", "b"], "mean": [0.5, 0.4], "low": [0.4, 0.3], "high": [0.6, 0.6], "x": [1, 2]}
+    )
+    ax = forest.means(plt.figure().add_subplot(), frame, "arm", "share", reference=0.1)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b"]
+    assert curves.band(plt.figure().add_subplot(), frame, "x", "name", "C0").lines[0].get_label() == "name"
+    with pytest.raises(ValueError, match=r"lacks the columns \['high'\]"):
+        forest.means(ax, frame.drop(columns="high"), "arm", "share")
