@@ -6,15 +6,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
 from uuid import uuid4
 
-try:
-    import fcntl
-except (
-    ModuleNotFoundError
-):  # a system without it has no lock here: one sweep at a time is then up to the user
-    fcntl = None
+from filelock import FileLock, Timeout
 
 
 @contextmanager
@@ -43,7 +37,7 @@ def alone(path: Path | str, what: str) -> Iterator[None]:
     Parameters
     ----------
     path
-        The lock file; it tells who holds it and is gone afterwards.
+        The lock file; beside it ``.holder`` tells who holds it. Both are gone afterwards.
     what
         Named in the error.
 
@@ -54,42 +48,27 @@ def alone(path: Path | str, what: str) -> Iterator[None]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle = _locked(path, what)
+    note = path.with_name(f"{path.name}.holder")
+    lock = FileLock(path, timeout=0)
     try:
-        handle.truncate(0)
-        handle.write(json.dumps({"process": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}))
-        handle.flush()
+        lock.acquire()
+    except Timeout as error:
+        told = note.read_text(encoding="utf-8") if note.exists() else ""
+        holder = json.loads(told) if told else {"process": "unknown", "since": "just now"}
+        raise BlockingIOError(
+            f"{what} is in use by process {holder['process']} since {holder['since']}; "
+            "wait for it or end it, then run again"
+        ) from error
+    try:
+        note.write_text(json.dumps({"process": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}))
         yield
     finally:
-        with suppress(
-            OSError
-        ):  # on a folder that has become read-only the file stays, and the lock ends all the same
-            path.unlink()
-        handle.close()
-
-
-def _locked(path: Path, what: str) -> TextIO:
-    """Open and lock; again when the file was removed by its last holder between the two."""
-    while True:
-        handle = path.open("a+", encoding="utf-8")
-        try:
-            if fcntl:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if path.exists() and os.path.samestat(os.fstat(handle.fileno()), path.stat()):
-                return handle
-        except BlockingIOError as error:
-            handle.seek(0)
-            told = handle.read()
-            handle.close()
-            holder = json.loads(told) if told else {"process": "unknown", "since": "just now"}
-            raise BlockingIOError(
-                f"{what} is in use by process {holder['process']} since {holder['since']}; "
-                "wait for it or end it, then run again"
-            ) from error
-        except BaseException:
-            handle.close()
-            raise
-        handle.close()
+        for mine in (note, path):
+            with suppress(
+                OSError
+            ):  # a folder that has become read-only keeps them, and the lock ends all the same
+                mine.unlink()
+        lock.release()
 
 
 def cut_short(path: Path | str) -> bool:

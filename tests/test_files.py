@@ -85,7 +85,10 @@ def test_a_lock_refuses_a_second_holder_and_ends_with_a_killed_one(tmp_path):
             pass
     with files.alone(path, "the sweep"):
         assert path.exists()
-    assert not path.exists()
+        with pytest.raises(BlockingIOError, match="the sweep is in use"), files.alone(path, "the sweep"):
+            pass
+        assert path.exists()
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("length", [0, 5, 200, -1])
