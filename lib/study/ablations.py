@@ -1,4 +1,4 @@
-"""The papers' ablations at a glance: every switch of a method against its default, on the same questions."""
+"""The papers' ablations, each listed once: what arms are run, what a figure's axis says and what is held against what follow."""
 
 from __future__ import annotations
 
@@ -6,88 +6,136 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
-import matplotlib.pyplot as plt
 import pandas as pd
-import seaborn as sns
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
+from lib.models.architectures import Sizes
+from lib.pruning.depth import entering
+from lib.pruning.methods import make
 from lib.study.evidence import Study
-from lib.study.pages.forest import point_intervals
-from lib.study.pages.looks import BLUE, ORANGE
+from lib.study.records import arm_label
 from lib.study.rules import Clause, find
 from lib.study.stats import holm
-from lib.study.wording import listing
 
-LEVEL = 0.05
-REACH = 0.25  # accuracy that both panels reach to either side; what lies beyond is drawn at the edge, with its number
-_TASK = "desap/share=1.0"
-# Group of switches to arm to what the arm changes, in the order of drawing. Arms are named as in the records.
-_DESAP: Mapping[str, Mapping[str, str]] = MappingProxyType(
-    {
-        "task share (default 50 %)": {
-            "desap/share=0.0": "share 0 % (saliency only)",
-            "desap/share=0.25": "share 25 %",
-            "desap/share=0.75": "share 75 %",
-            _TASK: "share 100 % (task only)",
-            "desap/combine=sum": "sum of both maps",
-        },
-        "task attention (default query-query)": {
-            "desap/attention=qk": "query-key",
-            "desap/attention=vv": "value-value",
-            "desap/attention=kk": "key-key",
-        },
-        "saliency, merging, positions": {
-            "desap/saliency_layer=-2": "[CLS] of layer -2",
-            "desap/merge=False": "merge off",
-            "desap/positions=original": "original positions",
-        },
-    }
+# What the rule of `lib.pruning.depth` makes of 2 of 32 layers here, layer 1 of 5: see `lib.study.arms`.
+MAPPED = entering(2, Sizes().layers)
+
+
+class Ablation(NamedTuple):
+    """One change of a method, or its default where nothing is changed.
+
+    Attributes
+    ----------
+    method
+        A name of `lib.pruning.methods`.
+    group, label
+        Heading and words in the figure of all ablations; no label: not a line of it.
+    fields
+        What is changed.
+    bars
+        Words by the name of a claim's bar figure that shows it.
+    base
+        Fields that the arm and what it is held against have in common.
+    listed
+        Whether the arm is run at the tightest budget for this list; others `lib.study.arms` runs at every budget.
+    mapped
+        Whether it is also run with the cut at layer `MAPPED`, against the default there.
+    """
+
+    method: str
+    group: str
+    label: str
+    fields: Mapping[str, object]
+    bars: Mapping[str, str] = MappingProxyType({})
+    base: Mapping[str, object] = MappingProxyType({})
+    listed: bool = True
+    mapped: bool = False
+
+    def arm(self, **more: object) -> str:
+        """The arm's label in the records, with `more` fields changed."""
+        return arm_label(make(self.method, keep=1, **{**self.base, **self.fields, **more}))
+
+    def reference(self, **more: object) -> str:
+        """The label of what the arm is held against."""
+        return arm_label(make(self.method, keep=1, **{**self.base, **more}))
+
+
+TASK_ONLY: Mapping[str, object] = MappingProxyType({"share": 1.0})
+_D7, _D8, _D9, _A2 = "D-7_share", "D-8_attention", "D-9_similarity", "A-2_cues"
+
+
+def _desap(group: str, label: str, fields: Mapping[str, object], bars: Mapping[str, str], **rest) -> Ablation:
+    return Ablation("desap", group, label, fields, bars, **rest)
+
+
+def _task_only(label: str, fields: Mapping[str, object], bar: str) -> Ablation:
+    return Ablation("desap", "task only, against task only", label, fields, {_D9: bar}, TASK_ONLY)
+
+
+def _adaptprune(
+    group: str, label: str, bar: str = "", *, mapped: bool = True, listed: bool = True, **fields
+) -> Ablation:
+    bars = {_A2: bar} if bar else {}
+    return Ablation("adaptprune", group, label, fields, bars, listed=listed, mapped=mapped)
+
+
+_SHARE, _KIND, _REST = (
+    "task share (default 50 %)",
+    "task attention (default query-query)",
+    "saliency, merging, positions",
 )
-_TASK_ONLY: Mapping[str, Mapping[str, str]] = MappingProxyType(
-    {
-        "task only, against task only": {
-            f"{_TASK},aligned=False": "alignment off",
-            f"{_TASK},similarity=vanilla": "vanilla similarity",
-            f"{_TASK},similarity=vanilla,aligned=False": "vanilla, alignment off",
-            f"{_TASK},similarity=negated": "negated similarity",
-            f"{_TASK},special_tokens=False": "special tokens off",
-            f"{_TASK},normalised=False": "raw features",
-        }
-    }
+_CUES, _OFF, _CONSTANTS, _KEYS = (
+    "cues one by one (default: all)",
+    "one cue off",
+    "constants",
+    "keys and place",
 )
-# The same without the method's name, as they are turned at two layers.
-_ADAPTPRUNE: Mapping[str, Mapping[str, str]] = MappingProxyType(
-    {
-        "cues one by one (default: all)": {
-            "centre=False,spatial=False,similarity=False": "attention alone",
-            "spatial=False,similarity=False": "+ centre prior",
-            "similarity=False": "+ centre prior + distance",
-        },
-        "one cue off": {
-            "centre=False": "centre prior off",
-            "spatial=False": "distance off",
-            "centre=False,recency=True": "recency trend, no centre prior",
-        },
-        "constants": {
-            "sigma_centre=6.0": "centre sigma halved",
-            "sigma_centre=24.0": "centre sigma doubled",
-            "radius=2.5": "radius halved",
-            "radius=10.0": "radius doubled",
-            "sigma_distance=0.75": "distance sigma halved",
-            "sigma_distance=3.0": "distance sigma doubled",
-            "sigma_similarity=0.025": "likeness sigma halved",
-            "sigma_similarity=0.1": "likeness sigma doubled",
-        },
-        "keys and place": {
-            "keys=normed": "keys after layer norm",
-            "scale_to_grid=True": "constants scaled to grid",
-            "layer=1": "one layer earlier (1: mapped)",
-            "layer=3": "one layer later (3)",
-        },
-    }
+# In the order of drawing.
+ABLATIONS: tuple[Ablation, ...] = (
+    _desap("", "", {}, {_D7: "half task, half saliency", _D8: "query-query"}),
+    _desap(_SHARE, "share 0 % (saliency only)", {"share": 0.0}, {_D7: "saliency only"}),
+    _desap(_SHARE, "share 25 %", {"share": 0.25}, {_D7: "a quarter task"}),
+    _desap(_SHARE, "share 75 %", {"share": 0.75}, {_D7: "three quarters task"}),
+    _desap(_SHARE, "share 100 % (task only)", TASK_ONLY, {_D7: "task only", _D9: "decoupled, aligned"}),
+    _desap(_SHARE, "sum of both maps", {"combine": "sum"}, {_D7: "sum of both maps"}),
+    _desap(_KIND, "query-key", {"attention": "qk"}, {_D8: "query-key"}),
+    _desap(_KIND, "value-value", {"attention": "vv"}, {_D8: "value-value"}),
+    _desap(_KIND, "key-key", {"attention": "kk"}, {_D8: "key-key"}),
+    _desap(_REST, "[CLS] of layer -2", {"saliency_layer": -2}, {_D8: "saliency from layer -2"}),
+    _desap(_REST, "merge off", {"merge": False}, {_D7: "half and half, no merging"}),
+    _desap(_REST, "original positions", {"positions": "original"}, {}, listed=False),
+    _task_only("alignment off", {"aligned": False}, "decoupled, plain cosine"),
+    _task_only("vanilla similarity", {"similarity": "vanilla"}, "vanilla, aligned"),
+    _task_only(
+        "vanilla, alignment off", {"similarity": "vanilla", "aligned": False}, "vanilla, plain cosine"
+    ),
+    _task_only("negated similarity", {"similarity": "negated"}, "vanilla, sign turned"),
+    _task_only("special tokens off", {"special_tokens": False}, "no start and end token"),
+    _task_only("raw features", {"normalised": False}, "not normalised"),
+    _adaptprune(_CUES, "attention alone", "attention alone", centre=False, spatial=False, similarity=False),
+    _adaptprune(_CUES, "+ centre prior", "+ centre prior", spatial=False, similarity=False),
+    _adaptprune(_CUES, "+ centre prior + distance", "+ distance", similarity=False),
+    _adaptprune("", "", "+ similarity (all cues)"),
+    _adaptprune(_OFF, "centre prior off", "all but centre prior", centre=False),
+    _adaptprune(_OFF, "distance off", "all but distance", spatial=False),
+    _adaptprune(_OFF, "recency trend, no centre prior", centre=False, recency=True),
+    _adaptprune(_CONSTANTS, "centre sigma halved", sigma_centre=6.0),
+    _adaptprune(_CONSTANTS, "centre sigma doubled", sigma_centre=24.0),
+    _adaptprune(_CONSTANTS, "radius halved", radius=2.5),
+    _adaptprune(_CONSTANTS, "radius doubled", radius=10.0),
+    _adaptprune(_CONSTANTS, "distance sigma halved", sigma_distance=0.75),
+    _adaptprune(_CONSTANTS, "distance sigma doubled", sigma_distance=3.0),
+    _adaptprune(_CONSTANTS, "likeness sigma halved", sigma_similarity=0.025),
+    _adaptprune(_CONSTANTS, "likeness sigma doubled", sigma_similarity=0.1),
+    _adaptprune(_KEYS, "keys after layer norm", "all, keys after layer norm", keys="normed"),
+    _adaptprune(_KEYS, "constants scaled to grid", mapped=False, listed=False, scale_to_grid=True),
+    _adaptprune(_KEYS, "one layer earlier (1: mapped)", mapped=False, listed=False, layer=MAPPED),
+    _adaptprune(_KEYS, "one layer later (3)", "all, one layer later", mapped=False, layer=3),
 )
-_ONCE = ("scale_to_grid=True", "layer=1", "layer=3")  # turned at the published layer only
+
+
+def bars(figure: str) -> dict[str, str]:
+    """Arms of a claim's bar figure in the records' words, to text at the axis, in the order of drawing."""
+    return {one.arm(): one.bars[figure] for one in ABLATIONS if figure in one.bars}
 
 
 class Switch(NamedTuple):
@@ -113,35 +161,21 @@ class Switch(NamedTuple):
     reference: str
 
 
-def _flat(paper: str, series: str, groups: Mapping[str, Mapping[str, str]], reference: str) -> list[Switch]:
-    return [
-        Switch(paper, series, group, label, arm, reference)
-        for group, arms in groups.items()
-        for arm, label in arms.items()
-    ]
-
-
-def _at_layer(series: str, start: str, reference: str, without: Sequence[str] = ()) -> list[Switch]:
-    groups = {
-        group: {start + fields: label for fields, label in arms.items() if fields not in without}
-        for group, arms in _ADAPTPRUNE.items()
-    }
-    return _flat("AdaptPrune", series, groups, reference)
-
-
-SWITCHES: tuple[Switch, ...] = (
-    *_flat("DeSAP", "default", _DESAP, "desap"),
-    *_flat("DeSAP", "task only", _TASK_ONLY, _TASK),
-    *_at_layer("layer 2 (default)", "adaptprune/", "adaptprune"),
-    *_at_layer("layer 1", "adaptprune/layer=1,", "adaptprune/layer=1", _ONCE),
+_NAMES = {"desap": "DeSAP", "adaptprune": "AdaptPrune"}
+SWITCHES: tuple[Switch, ...] = tuple(
+    Switch(_NAMES[one.method], series, one.group, one.label, one.arm(**more), one.reference(**more))
+    for method, series, more in (
+        ("desap", "default", {}),
+        ("desap", "task only", {}),
+        ("adaptprune", "layer 2 (default)", {}),
+        ("adaptprune", "layer 1", {"layer": MAPPED}),
+    )
+    for one in ABLATIONS
+    if one.label
+    and one.method == method
+    and bool(one.base) == (series == "task only")
+    and (one.mapped or not more)
 )
-# Series: colour and marker, told apart by both.
-_LOOKS = {
-    "default": (BLUE, "o"),
-    "task only": (BLUE, "o"),
-    "layer 2 (default)": (BLUE, "o"),
-    "layer 1": (ORANGE, "s"),
-}
 
 
 def differences(study: Study, keep: int, switches: Sequence[Switch] = SWITCHES) -> pd.DataFrame:
@@ -164,146 +198,3 @@ def differences(study: Study, keep: int, switches: Sequence[Switch] = SWITCHES) 
     frame["p"] = frame["p"].astype(float)
     frame["p"] = frame.groupby("paper", sort=False)["p"].transform(holm)
     return frame
-
-
-def title(frame: pd.DataFrame) -> str:
-    """Say of one paper's switches how many move accuracy, by layer where there are two, and which moves it most."""
-    sure = frame[frame["p"] < LEVEL]
-    told = f"{frame['paper'].iloc[0]}: {len(sure)} of {len(frame)} changes move accuracy"
-    layers = frame[frame["series"].str.startswith("layer")]
-    if layers["series"].nunique() > 1:
-        parts = [
-            f"{(mine['p'] < LEVEL).sum()} of {len(mine)} at {str(series)[:7]}"
-            for series, mine in layers.groupby("series", sort=False)
-        ]
-        told = f"{frame['paper'].iloc[0]}: {listing(parts)} move accuracy"
-    ends = []
-    for word, mine in (("loses", sure[sure["estimate"] < 0]), ("gains", sure[sure["estimate"] > 0])):
-        if len(mine):
-            most = mine.loc[mine["estimate"].abs().idxmax()]
-            ends.append(f"{_named(most)} {word} {abs(most['estimate']):.2f}")
-    return told + (f";\n{', '.join(ends)}" if ends else "")
-
-
-def _named(row: pd.Series) -> str:
-    return f"“{row['label']}”" + (" at layer 1" if row["series"] == "layer 1" else "")
-
-
-def draw(frame: pd.DataFrame, keep: int) -> Figure:
-    """Draw `differences`, a panel a paper, a line a switch; filled where Holm's rule tells it apart from 0.
-
-    Raises
-    ------
-    ValueError
-        When the frame has no row.
-    """
-    if frame.empty:
-        raise ValueError(f"frame holds no ablation run at {keep} tokens")
-    papers = list(dict.fromkeys(frame["paper"]))
-    lines = [_lines(frame[frame["paper"] == paper]) for paper in papers]
-    figure, axes = plt.subplots(
-        1, len(papers), figsize=(5.6 * len(papers), 1.6 + 0.27 * max(map(len, lines))), squeeze=False,
-        layout="constrained",
-    )  # fmt: skip
-    for ax, paper, names in zip(axes[0], papers, lines, strict=True):
-        mine = frame[frame["paper"] == paper]
-        _panel(ax, mine, names)
-        ax.set_title(title(mine))
-    figure.supxlabel(
-        f"accuracy at {keep} tokens: changed - default, 95 % interval; filled: told apart from 0 (Holm)",
-        fontsize="medium",
-    )
-    return figure
-
-
-def _lines(frame: pd.DataFrame) -> list[tuple[str, str]]:
-    """Group and label of every line from top to bottom; a heading has an empty label."""
-    found: list[tuple[str, str]] = []
-    for group, mine in frame.groupby("group", sort=False):
-        found.append((str(group), ""))
-        found += [(str(group), label) for label in dict.fromkeys(mine["label"])]
-    return found
-
-
-def _panel(ax: Axes, frame: pd.DataFrame, lines: list[tuple[str, str]]) -> None:
-    series = list(dict.fromkeys(frame["series"]))
-    looks = list(dict.fromkeys(_LOOKS[name] for name in series))
-    for name in series:
-        colour, marker = _LOOKS[name]
-        shift = 0.22 * (looks.index(_LOOKS[name]) - (len(looks) - 1) / 2)
-        mine = frame[frame["series"] == name]
-        for row in mine[mine["estimate"].abs() > REACH].itertuples():
-            _beyond(ax, row.estimate, lines.index((row.group, row.label)), colour)
-        mine = mine[mine["estimate"].abs() <= REACH]
-        for sure, part in mine.groupby(mine["p"] < LEVEL):
-            places = [lines.index(key) + shift for key in zip(part["group"], part["label"], strict=True)]
-            point_intervals(
-                ax, part, places, colour=colour, marker=marker, size=5.5,
-                markerfacecolor=colour if sure else "white", markeredgewidth=1.3,
-            )  # fmt: skip
-        if len(looks) > 1:  # one entry a series, filled or not
-            ax.plot([], [], marker=marker, color=colour, linestyle="none", label=name)
-    ax.axvline(0, color="0.15", linewidth=1.1, zorder=1)
-    ax.set_yticks(range(len(lines)), [label or group for group, label in lines])
-    for text, (_, label) in zip(ax.get_yticklabels(), lines, strict=True):
-        text.set_fontweight("normal" if label else "bold")
-    ax.set_ylim(len(lines) - 0.4, -0.6)
-    ax.tick_params(axis="y", length=0)
-    ax.grid(axis="x", color="0.92", linewidth=0.8)
-    ax.set_axisbelow(True)
-    if len(looks) > 1:
-        ax.set_ylim(len(lines) + 0.7, -0.6)  # a line of its own for the legend
-        ax.legend(loc="lower right", ncols=len(series), framealpha=1, edgecolor="none")
-    ax.set_xlim(-REACH, REACH)
-    ax.set_xticks([-0.2, -0.1, 0, 0.1, 0.2])
-    sns.despine(ax=ax, left=True)
-
-
-def _beyond(ax: Axes, value: float, place: float, colour: tuple[float, float, float]) -> None:
-    """Write a value that lies beyond the axis beside an arrow at its edge."""
-    edge = REACH if value > 0 else -REACH
-    ax.annotate(
-        f"{value:+.2f}", (edge, place), (0.72 * edge, place), va="center", ha="center", color=colour,
-        fontweight="bold", arrowprops={"arrowstyle": "-|>", "color": colour, "linewidth": 1.6},
-    )  # fmt: skip
-
-
-def table(frame: pd.DataFrame) -> pd.DataFrame:
-    """The differences as text: a row a switch, a column what it is held against; * where adjusted p < 0.05."""
-    told = [
-        f"{row.estimate:+.3f} [{row.low:+.3f}, {row.high:+.3f}]{'*' if row.p < LEVEL else ''}"
-        for row in frame.itertuples()
-    ]
-    series = list(dict.fromkeys(frame["series"]))
-    keys = ["paper", "group", "label"]
-    wide = frame.assign(told=told).pivot(index=keys, columns="series", values="told")
-    order = pd.MultiIndex.from_frame(frame[keys].drop_duplicates())
-    return wide.loc[order, series].fillna("").rename_axis(columns="against")
-
-
-def sentence(frame: pd.DataFrame) -> str:
-    """Say, a series a line of a list, what helps and what hurts the method."""
-    told = []
-    for (paper, series), mine in frame.groupby(["paper", "series"], sort=False):
-        sure = mine[mine["p"] < LEVEL].sort_values("estimate", kind="stable")
-        parts = [
-            f"{row.label} ({row.estimate:+.3f} [{row.low:+.3f}, {row.high:+.3f}])"
-            for row in sure.itertuples()
-        ]
-        helps = [part for part, value in zip(parts, sure["estimate"], strict=True) if value > 0][::-1]
-        hurts = [part for part, value in zip(parts, sure["estimate"], strict=True) if value < 0]
-        sides = [
-            f"{len(side)} {verb}{'s' if len(side) == 1 else ''} {what}: {'; '.join(side)}"
-            for side, verb, what in ((hurts, "lose", "answers"), (helps, "win", "some"))
-            if side
-        ]
-        if not sides:
-            sides = [f"none is told apart from 0; no interval reaches beyond {_reach(mine):.3f}"]
-        changes = f"{len(mine)} change{'' if len(mine) == 1 else 's'}"
-        told.append(f"- {paper}, {series}: of {changes} {'. '.join(sides)}.")
-    return "\n".join(["**Answer.**", "", *told]) if told else "No ablation was run at this budget."
-
-
-def _reach(frame: pd.DataFrame) -> float:
-    """The largest change that the intervals leave possible."""
-    return float(frame[["low", "high"]].abs().to_numpy().max())

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib.models.architectures import Sizes
 from lib.pruning.checks import check_option
-from lib.pruning.depth import entering
 from lib.pruning.methods import NAMES, Method, make
+from lib.study.ablations import ABLATIONS, MAPPED, TASK_ONLY, Ablation
 from lib.study.factorial import COALITIONS, CUES
 from lib.study.records import TOLD, arm_label
 
@@ -24,9 +23,8 @@ PEERS = tuple(name for name in NAMES if name not in FOUNDATION)
 RIVALS = ("desap", "adaptprune", "fastv", "cls", "uniform", "random", *PEERS)
 
 # Where cuts inside the language model lie. Methods that cut once (FastV, AdaptPrune, DART) hold the released constant itself,
-# layer 2, unless an arm says MAPPED: what the rule of `lib.pruning.depth` makes of 2 of 32 layers here, layer 1 of 5. Methods that
+# layer 2, unless an arm says `lib.study.ablations.MAPPED`. Methods that
 # cut several times are mapped by that rule, as three cuts of 32 layers have no other place in 5.
-MAPPED = entering(2, Sizes().layers)
 # Mapped, SparseVLM's first cut is rated by layer 0, whose attention tells nothing here. The released cuts leave two full layers
 # before the one that rates first; this arm leaves as many as five layers allow, each cut one layer later than the mapped one.
 LATER: dict[str, object] = {"layers": (2, 3, 4)}
@@ -92,41 +90,27 @@ def shared_arms() -> list[Arm]:
     return arms
 
 
+def _changed(method: str, **more: object) -> list[tuple[Ablation, Method]]:
+    """The listed ablations of a method at the tightest budget, with `more` fields changed."""
+    listed = [one for one in ABLATIONS if one.method == method and one.listed and (one.mapped or not more)]
+    fields = [{**one.base, **one.fields} for one in listed]
+    return [
+        (one, make(method, keep=TIGHT, **mine, **more))
+        for one, mine in zip(listed, fields, strict=True)
+        if mine
+    ]
+
+
 def desap_arms() -> list[Arm]:
     """DeSAP's ablations at the tightest budget, with the shuffled-question control."""
-    task_only = {"share": 1.0}
-    variants: list[dict[str, object]] = [{"share": share} for share in (0.0, 0.25, 0.75, 1.0)]
-    variants += [{"attention": kind} for kind in ("qk", "vv", "kk")]
-    variants += [
-        task_only | {"aligned": False},
-        task_only | {"similarity": "vanilla"},
-        task_only | {"similarity": "vanilla", "aligned": False},
-        task_only | {"similarity": "negated"},
-        task_only | {"special_tokens": False},
-        task_only | {"normalised": False},
-        {"merge": False},
-        {"combine": "sum"},
-        {"saliency_layer": -2},
-    ]
-    arms = [Arm(method=make("desap", keep=TIGHT, **fields)) for fields in variants]
-    arms += [Arm(method=make("desap", keep=TIGHT, **fields), told="shuffled") for fields in ({}, task_only)]
+    arms = [Arm(method=method) for _, method in _changed("desap")]
+    arms += [Arm(method=make("desap", keep=TIGHT, **fields), told="shuffled") for fields in ({}, TASK_ONLY)]
     return arms
 
 
-# AdaptPrune with some of its cues, and with the keys that the attention sees.
-ONE_BY_ONE: tuple[dict[str, object], ...] = (
-    {"centre": False, "spatial": False, "similarity": False},
-    {"spatial": False, "similarity": False},
-    {"similarity": False},
-    {"spatial": False},
-    {"centre": False},
-    {"keys": "normed"},
-)
-
-
 def adaptprune_arms() -> list[Arm]:
-    """AdaptPrune's cues one by one at the tightest budget, and its switches."""
-    arms = [Arm(method=make("adaptprune", keep=TIGHT, **fields)) for fields in (*ONE_BY_ONE, {"layer": 3})]
+    """The ablations of AdaptPrune that a claim is about at the tightest budget, and its switches at every budget."""
+    arms = [Arm(method=method) for one, method in _changed("adaptprune") if one.bars]
     arms += [Arm(method=make("adaptprune", keep=keep, scale_to_grid=True)) for keep in BUDGETS]
     # At the mapped layer the other cues have something to add: see constant_arms.
     arms += grid_of_arms(("fastv", "adaptprune"), BUDGETS, layer=MAPPED)
@@ -134,17 +118,12 @@ def adaptprune_arms() -> list[Arm]:
 
 
 def constant_arms() -> list[Arm]:
-    """AdaptPrune's cues and constants at the tightest budget, at the released layer 2 and at the mapped layer 1.
+    """AdaptPrune's other ablations at the tightest budget, and all that are mapped at layer `MAPPED`.
 
     At layer 2 attention alone loses nothing here; one layer earlier the other cues have something to add.
     """
-    constants: list[dict[str, object]] = [{"centre": False, "recency": True}]
-    constants += [{"sigma_centre": sigma} for sigma in (6.0, 24.0)]
-    constants += [{"radius": radius} for radius in (2.5, 10.0)]
-    constants += [{"sigma_distance": sigma} for sigma in (0.75, 3.0)]
-    constants += [{"sigma_similarity": sigma} for sigma in (0.025, 0.1)]
-    variants = constants + [fields | {"layer": MAPPED} for fields in (*ONE_BY_ONE, *constants)]
-    return [Arm(method=make("adaptprune", keep=TIGHT, **fields)) for fields in variants]
+    arms = [Arm(method=method) for one, method in _changed("adaptprune") if not one.bars]
+    return arms + [Arm(method=method) for _, method in _changed("adaptprune", layer=MAPPED)]
 
 
 def factorial_arms(budgets: Sequence[int], seeds: Sequence[int]) -> list[Arm]:

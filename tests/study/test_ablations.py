@@ -8,6 +8,7 @@ from lib.study import ablations
 from lib.study.ablations import Switch
 from lib.study.arms import TIGHT, adaptprune_arms, constant_arms, desap_arms, shared_arms
 from lib.study.evidence import Study
+from lib.study.pages import n30_ablations
 from lib.study.rules import Evidence
 from lib.study.tables import accuracy_table, per_question
 from testkit.frames import accuracy_rows
@@ -64,23 +65,24 @@ def test_holm_counts_a_paper_as_one_family(study, frame):
 
 
 def test_sentence_and_titles_hold_the_numbers(frame):
-    told = ablations.sentence(frame)
+    told = n30_ablations.sentence(frame)
     assert "DeSAP, default: of 2 changes 1 loses answers: saliency only (-0.400 [" in told
     assert "AdaptPrune, layer 2 (default): of 1 change 1 wins some: no prior (+0.400 [" in told
     desap, adaptprune = (frame[frame["paper"] == paper] for paper in ("DeSAP", "AdaptPrune"))
-    assert ablations.title(desap) == "DeSAP: 1 of 2 changes move accuracy;\n“saliency only” loses 0.40"
-    assert ablations.title(adaptprune) == (
+    assert n30_ablations.title(desap) == "DeSAP: 1 of 2 changes move accuracy;\n“saliency only” loses 0.40"
+    assert n30_ablations.title(adaptprune) == (
         "AdaptPrune: 1 of 1 at layer 2 and 1 of 1 at layer 1 move accuracy;\n“no prior” gains 0.40"
     )
     still = frame[frame["label"] == "no merging"]
-    assert ablations.title(still) == "DeSAP: 0 of 1 changes move accuracy"
-    assert "of 1 change none is told apart from 0; no interval reaches beyond 0.000" in ablations.sentence(
-        still
+    assert n30_ablations.title(still) == "DeSAP: 0 of 1 changes move accuracy"
+    assert (
+        "of 1 change none is told apart from 0; no interval reaches beyond 0.000"
+        in n30_ablations.sentence(still)
     )
 
 
 def test_table_marks_what_is_told_apart(frame):
-    shown = ablations.table(frame)
+    shown = n30_ablations.table(frame)
     assert shown.loc[("DeSAP", "share", "saliency only"), "default"].endswith("]*")
     assert shown.loc[("DeSAP", "merging", "no merging"), "default"] == "+0.000 [+0.000, +0.000]"
     assert shown.loc[("AdaptPrune", "cues", "no prior")].tolist()[0] == ""
@@ -88,7 +90,7 @@ def test_table_marks_what_is_told_apart(frame):
 
 
 def test_figure_has_a_line_a_switch_and_says_what_lies_beyond(frame):
-    figure = ablations.draw(frame, 16)
+    figure = n30_ablations.draw(frame, 16)
     left, right = figure.axes
     assert [text.get_text() for text in left.get_yticklabels()] == [
         "merging",
@@ -106,9 +108,9 @@ def test_figure_has_a_line_a_switch_and_says_what_lies_beyond(frame):
 def test_nothing_run_is_told(study):
     empty = ablations.differences(study, 16, SWITCHES[2:3])
     assert empty.empty
-    assert ablations.sentence(empty) == "No ablation was run at this budget."
+    assert n30_ablations.sentence(empty) == "No ablation was run at this budget."
     with pytest.raises(ValueError, match="frame holds no ablation"):
-        ablations.draw(empty, 16)
+        n30_ablations.draw(empty, 16)
 
 
 def test_every_ablation_that_notebooks_record_is_shown():

@@ -6,39 +6,18 @@ Nothing here depends on a number: captions say what is drawn, code adds how many
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from lib.study.ablations import bars
+
 _TASK = "desap/share=1.0"
-_BARE = "adaptprune/centre=False,spatial=False,similarity=False"
 _BESIDE = "Left: accuracy. Right: paired difference on the same questions to the arm named in the title."
 
 # Arm label in the records: text at the axis, in the order of drawing.
 LABELS: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
-        "D-7_share": {
-            "desap": "half task, half saliency",
-            "desap/share=0.0": "saliency only",
-            "desap/share=0.25": "a quarter task",
-            "desap/share=0.75": "three quarters task",
-            _TASK: "task only",
-            "desap/combine=sum": "sum of both maps",
-            "desap/merge=False": "half and half, no merging",
-        },
-        "D-8_attention": {
-            "desap": "query-query",
-            "desap/attention=qk": "query-key",
-            "desap/attention=vv": "value-value",
-            "desap/attention=kk": "key-key",
-            "desap/saliency_layer=-2": "saliency from layer -2",
-        },
-        "D-9_similarity": {
-            _TASK: "decoupled, aligned",
-            f"{_TASK},aligned=False": "decoupled, plain cosine",
-            f"{_TASK},similarity=vanilla": "vanilla, aligned",
-            f"{_TASK},similarity=vanilla,aligned=False": "vanilla, plain cosine",
-            f"{_TASK},similarity=negated": "vanilla, sign turned",
-            f"{_TASK},special_tokens=False": "no start and end token",
-            f"{_TASK},normalised=False": "not normalised",
-            "random": "random",
-        },
+        "D-7_share": bars("D-7_share"),
+        "D-8_attention": bars("D-8_attention"),
+        "D-9_similarity": bars("D-9_similarity") | {"random": "random"},
+        "A-2_cues": bars("A-2_cues"),
         "11_controls": {
             "oracle": "oracle",
             "desap": "DeSAP",
@@ -56,16 +35,6 @@ LABELS: Mapping[str, Mapping[str, str]] = MappingProxyType(
             f"{_TASK} (shuffled question)": "task cue alone, another question",
             "desap/share=0.0": "saliency only",
             "random": "random",
-        },
-        "A-2_cues": {
-            _BARE: "attention alone",
-            "adaptprune/spatial=False,similarity=False": "+ centre prior",
-            "adaptprune/similarity=False": "+ distance",
-            "adaptprune": "+ similarity (all cues)",
-            "adaptprune/centre=False": "all but centre prior",
-            "adaptprune/spatial=False": "all but distance",
-            "adaptprune/keys=normed": "all, keys after layer norm",
-            "adaptprune/layer=3": "all, one layer later",
         },
     }
 )
