@@ -112,13 +112,7 @@ class Call:
     @property
     def prompt_end(self) -> Tensor:
         """The last column of each row's prompt that is not padding, [B]."""
-        mask = (
-            self.mask
-            if self.asked is None
-            else self.asked
-            if self.mask is None
-            else self.asked & (self.mask != 0)
-        )
+        mask = self.mask if self.asked is None else self.asked & self.real
         last = last_real(mask, self.visual.shape[1])
         return torch.as_tensor(last, device=self.visual.device).expand(len(self.visual))
 

@@ -109,17 +109,8 @@ class DeSAP(Method):
 
     def task(self, cues: Cues) -> Tensor:
         """The text cue's map, [B, N]."""
-        if self.similarity == "embedding":
-            return self._task_by_embedding(cues)
-        valid = self.see(cues, "text_valid")
-        if not self.special_tokens:
-            special = self.see(cues, "text_special")
-            check_shape("text_special", special, B=cues.batch, T=valid.shape[1])
-            valid = valid & ~special
-        if self.key_tokens is not None:
-            valid = key_tokens(valid, self.see(cues, "text_importance"), self.key_tokens)
-        local, tokens, image, sentence = (
-            self.see(cues, part) for part in ("patches", "tokens", "image", "sentence")
+        local, tokens, image, sentence, valid = (
+            self._by_embedding(cues) if self.similarity == "embedding" else self._by_clip(cues)
         )
         relevance = decoupled_similarity(
             local,
@@ -134,21 +125,20 @@ class DeSAP(Method):
         )
         return -relevance if self.similarity == "negated" else relevance
 
-    def _task_by_embedding(self, cues: Cues) -> Tensor:
+    def _by_clip(self, cues: Cues) -> tuple[Tensor, ...]:
+        valid = self.see(cues, "text_valid")
+        if not self.special_tokens:
+            special = self.see(cues, "text_special")
+            check_shape("text_special", special, B=cues.batch, T=valid.shape[1])
+            valid = valid & ~special
+        if self.key_tokens is not None:
+            valid = key_tokens(valid, self.see(cues, "text_importance"), self.key_tokens)
+        return (*(self.see(cues, part) for part in ("patches", "tokens", "image", "sentence")), valid)
+
+    def _by_embedding(self, cues: Cues) -> tuple[Tensor, ...]:
         """Our extension: means stand for the [CLS] and [EOS] tokens that this space lacks."""
         visual, words = self.see(cues, "projected"), self.see(cues, "prompt")
         valid = self.see(cues, "prompt_valid")
-        image = wide(visual).mean(1)
         count = valid.sum(1, keepdim=True).clamp_min(1)
         sentence = wide(words).masked_fill(~valid[..., None], 0.0).sum(1) / count
-        return decoupled_similarity(
-            visual,
-            words,
-            image,
-            sentence,
-            valid,
-            self.scale,
-            self.aligned,
-            normalised=self.normalised,
-            pooling=self.pooling,
-        )
+        return visual, words, wide(visual).mean(1), sentence, valid
