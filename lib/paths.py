@@ -9,6 +9,7 @@ FIGURES = ROOT / "figures"
 NOTEBOOKS = ROOT / "notebooks"
 MODELS = DATA / "models"
 MODEL = MODELS / "scenes"  # the shipped one
+SEEDS = DATA / "seeds"  # records and cards of further trainings, by seed
 PUBLISHED = DATA / "published"
 RECORDS = DATA / "records"
 RUNS = DATA / "runs"

@@ -10,6 +10,7 @@ from types import MappingProxyType
 import pandas as pd
 
 from lib.paths import CLAIMS
+from lib.study.cards import trained
 from lib.study.records import empty, read_folder
 from lib.study.rules import Clause, Evidence, Finding, decide, find, parse, slack
 from lib.study.stats import holm
@@ -27,15 +28,6 @@ CARRIES: Mapping[str, frozenset[str]] = MappingProxyType(
         "architecture": frozenset({"cost"}),
         "trained-small": frozenset({"order", "mechanism"}),
         "constructed": frozenset({"identity"}),
-    }
-)
-# Which tier a record's model belongs to.
-MODELS: Mapping[str, str] = MappingProxyType(
-    {
-        "scenes": "trained-small",
-        "scenes-1": "trained-small",  # the same recipe from other seeds: lib.study.scenes.seeds
-        "scenes-2": "trained-small",
-        "constructed": "constructed",
     }
 )
 
@@ -110,15 +102,16 @@ def evidence_by_tier(answers: pd.DataFrame, measures: pd.DataFrame, seed: int = 
     Raises
     ------
     ValueError
-        When a record names a model of no tier: what it can show is not declared. When several models of the tier
-        answered: their answers are no pairs.
+        When a record names a model of no tier, having neither a card nor been constructed: what it can show is not
+        declared. When several models of the tier answered: their answers are no pairs.
     """
-    unknown = sorted({*answers["model"].unique(), *measures["model"].unique()} - set(MODELS))
+    models = {tier: [] for tier in CARRIES} | {"trained-small": trained(), "constructed": ["constructed"]}
+    known = [name for mine in models.values() for name in mine]
+    unknown = sorted({*answers["model"].unique(), *measures["model"].unique()} - set(known))
     if unknown:
         raise ValueError(
-            f"records name the model {unknown[0]!r}, which has no tier; known: {', '.join(MODELS)}"
+            f"records name the model {unknown[0]!r}, which has no tier; known: {', '.join(known)}"
         )
-    models = {tier: [name for name, carried in MODELS.items() if carried == tier] for tier in CARRIES}
     for mine in models.values():
         several = sorted(set(answers["model"].unique()) & set(mine))
         if len(several) > 1:

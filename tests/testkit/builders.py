@@ -163,3 +163,23 @@ def all_selections(scores, features, grid, keep):
         "max_min": selection.max_min(features, keep),
         "dpp_map": selection.dpp_map(scores, features, keep),
     }
+
+
+def card_of(**probe):
+    phases = [{"steps": 2, "batch": 4, "rate": 1e-3}]
+    curve = [{"step": step, "contrast": 2.0, "rate": 1e-3, "seconds": 1.0} for step in (1, 2)]
+    lesson = [{"step": 2, "loss": 1.0, "rate": 1e-3, "seconds": 1.0, "validation read": 0.5}]
+    return {
+        "sizes": {
+            "image": 96,
+            "patch": 8,
+            "vision_layers": 4,
+            "vision_width": 128,
+            "layers": 5,
+            "width": 192,
+        },
+        "tower": {"seed": 0, "phases": phases, "curve": curve, "probe": probe},
+        "decoder": {"seed": 0, "phases": phases, "curve": lesson},
+        "hardware": "two cores",
+        "notes": ["a note"],
+    }

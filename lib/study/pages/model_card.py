@@ -9,11 +9,12 @@ import pandas as pd
 
 from lib.models import embedded
 from lib.paths import MODELS, ROOT
+from lib.study.cards import read_card
+from lib.study.pages.n80_training import curve_caption, recipe_sentence
 from lib.study.pages.n82_other_seeds import gate_page
 from lib.study.scenes import retrieval
 from lib.study.scenes.layout import SUITES
 from lib.study.scenes.questions import words
-from lib.study.scenes.training.train import curve_caption, read_card, recipe_sentence
 from lib.study.wording import markdown
 
 PATH = MODELS / "scenes" / "README.md"

@@ -10,13 +10,13 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from scipy.stats import spearmanr
 
 from lib.study.evidence import Study
 from lib.study.pages.forest import point_intervals
 from lib.study.pages.looks import look
-from lib.study.scenes.placement import CHANCE, QUANTITIES, families
+from lib.study.scenes.placement import CHANCE, FILE, QUANTITIES
+from lib.study.stats import holm, mean_interval, paired_difference
 from lib.study.tables import ALL
 from lib.study.wording import LEVEL, listing, row_interval, starred, wide
 
@@ -24,7 +24,7 @@ PAPERS = ("desap", "adaptprune")  # their rows are set in bold
 
 
 def draw_placement(frame: pd.DataFrame, keep: int) -> Figure:
-    """Draw `lib.study.scenes.placement.placement`: a panel a quantity, a row a method.
+    """Draw `placement`: a panel a quantity, a row a method.
 
     Dotted: chance, or random choice where there is no such number. Filled: told apart from it.
     """
@@ -174,61 +174,57 @@ def worth_sentence(frame: pd.DataFrame, study: Study, keep: int) -> str:
     )
 
 
-def draw_overlaps(table: pd.DataFrame, keep: int, tokens: int) -> Figure:
-    """Draw `lib.study.scenes.placement.overlaps` as a map, the share in common in each cell, a frame around each family."""
-    size = len(table)
-    figure, ax = plt.subplots(figsize=(3.0 + 0.4 * size, 1.8 + 0.36 * size), layout="constrained")
-    marks = table.map(lambda value: f"{value:.2f}".removeprefix("0"))
-    sns.heatmap(
-        table, annot=marks, fmt="", cmap="Blues", vmin=0, vmax=1, ax=ax, annot_kws={"fontsize": 9}, square=True,
-        mask=np.eye(size, dtype=bool), cbar_kws={"label": "share of the kept tokens in common", "shrink": 0.7},
-    )  # fmt: skip
-    ax.set_facecolor("0.85")  # a method with itself
-    for family in families(table):
-        first = list(table.index).index(family[0])
-        ax.add_patch(
-            Rectangle(
-                (first, first),
-                len(family),
-                len(family),
-                fill=False,
-                edgecolor="0.1",
-                linewidth=1.8,
-                clip_on=False,
-            )
-        )
-    ax.set_xticks(np.arange(size) + 0.5, [_short(label) for label in table.index], rotation=55, ha="right")
-    ax.set_yticks(np.arange(size) + 0.5, [_short(label) for label in table.index], rotation=0)
-    ax.tick_params(length=0)
-    ax.set(xlabel="", ylabel="", title=overlap_title(table, keep, tokens))
-    return figure
+def rows(study: Study) -> pd.DataFrame:
+    """The recorded measures of where budgets go.
+
+    Raises
+    ------
+    ValueError
+        When the study holds none.
+    """
+    name = study.measures["measure"]
+    found = study.measures[name.str.startswith(("placement_", "overlap:"))]
+    if found.empty:
+        raise ValueError(f"{FILE} is not among the records; run this notebook with source live first")
+    return found
 
 
-def _short(label: str) -> str:
-    """The first of several methods that stand at the same places, and how many more there are."""
-    first, *more = label.split(", ")
-    return f"{first} (+{len(more)})" if more else first
+def placement(study: Study) -> pd.DataFrame:
+    """Average the recorded placements and hold each against chance on the same questions; most evidence first.
 
+    Chance is what the grid holds of such tokens, which is what random tokens get in expectation; the likeness of kept
+    tokens has no such number and is held against the random method.
 
-def overlap_title(table: pd.DataFrame, keep: int, tokens: int) -> str:
-    """Name the families, one a line."""
-    found = families(table)
-    share = "1 family shares half of its" if len(found) == 1 else f"{len(found)} families share half of their"
-    told = f"{share} {keep} tokens or more (framed); chance is {keep / tokens:.0%}"
-    return "\n".join([told, *(" + ".join(map(_short, family)) for family in found)])
-
-
-def overlap_sentence(table: pd.DataFrame, keep: int, tokens: int) -> str:
-    """Say which methods stand at the same places, which agree, and how much two methods share on average."""
-    pairs = table.where(np.triu(np.ones(table.shape, bool), 1)).stack()
-    (left, right), most = pairs.idxmax(), pairs.max()
-    same = [listing(label.split(", ")) for label in table.index if ", " in label]
-    found = [listing(map(_short, family)) for family in families(table)]
-    alone = len(table) - sum(map(len, families(table)))
-    return (
-        "**Answer.** "
-        + (f"{'; '.join(same)} stand at the same places by construction and share one row. " if same else "")
-        + (f"At least half in common, on average over pairs, have {'; '.join(found)}; " if found else "")
-        + f"{alone} rows belong to no such family. {_short(left)} and {_short(right)} are nearest with {most:.0%}; two methods "
-        f"share {pairs.mean():.0%} on average, where two random choices would share {keep / tokens:.0%}."
-    )
+    Returns
+    -------
+    DataFrame
+        arm, label, quantity, n, estimate, low, high; `chance` (the mean held against) and `p` (of the paired difference to
+        it, Holm-adjusted within a quantity), both empty in the rows of chance.
+    """
+    wide = rows(study).pivot(index=["question_id", "image_id"], columns="measure", values="value")
+    images = wide.index.get_level_values("image_id").astype("category").codes
+    found = []
+    for quantity in QUANTITIES:
+        stem = f"placement_{quantity}:"
+        mine = wide[[name for name in wide.columns if name.startswith(stem)]]
+        chance = next((mine[stem + arm] for arm in (CHANCE, "random") if stem + arm in mine), None)
+        part = []
+        for name, values in mine.items():
+            arm = name.removeprefix(stem)
+            number = mean_interval(values.to_numpy(), images, study.seed)
+            row = [arm, CHANCE if arm == CHANCE else look(arm).label, quantity]
+            row += [number.n, number.estimate, number.low, number.high, np.nan, np.nan]
+            if chance is not None and values.name != chance.name:
+                row[-2:] = (
+                    chance.mean(),
+                    paired_difference(values.to_numpy(), chance.to_numpy(), images, study.seed).p,
+                )
+            part.append(row)
+        held = [row for row in part if not np.isnan(row[-1])]
+        for row, p in zip(held, holm([row[-1] for row in held]), strict=True):
+            row[-1] = p
+        found += part
+    names = ["arm", "label", "quantity", "n", "estimate", "low", "high", "chance", "p"]
+    frame = pd.DataFrame(found, columns=names)
+    order = frame[frame["quantity"] == "evidence"].set_index("arm")["estimate"]
+    return frame.sort_values("arm", key=lambda arm: -arm.map(order), kind="stable", ignore_index=True)

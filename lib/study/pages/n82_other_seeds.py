@@ -15,11 +15,11 @@ from lib.models.architectures import Sizes
 from lib.study.arms import MANY_SEEDS, RANDOM_SEEDS, TIGHT
 from lib.study.claims import NOT_RUN, VERDICTS
 from lib.study.factorial import CUES
+from lib.study.pages import n80_training
 from lib.study.pages.forest import point_intervals
 from lib.study.pages.looks import BLUE, FONT, GREEN, ORANGE, PURPLE, SKY, VERDICT_COLOURS, VERDICT_LETTERS
-from lib.study.scenes import retrieval
+from lib.study.scenes import gate, retrieval
 from lib.study.scenes.layout import SUITES
-from lib.study.scenes.training import train
 from lib.study.scenes.training.train_decoder import VALIDATED
 from lib.study.wording import intervals, listing, row_interval, wide
 
@@ -129,17 +129,19 @@ def effect_dots(table: pd.DataFrame) -> Figure:
 
 def learning(cards: Mapping[int, Mapping]) -> tuple[Figure, pd.DataFrame]:
     """Draw the decoder's validation accuracy a suite, one line a training; return the plotted numbers, too."""
-    parts = [train.curve_frame(card).assign(training=seed) for seed, card in cards.items()]
+    parts = [n80_training.curve_frame(card).assign(training=seed) for seed, card in cards.items()]
     frame = pd.concat(parts, ignore_index=True)
-    frame = frame[frame["quantity"].str.startswith(train.VALIDATION)].reset_index(drop=True)
+    frame = frame[frame["quantity"].str.startswith(n80_training.VALIDATION)].reset_index(drop=True)
     figure, axes = plt.subplots(2, 3, figsize=(9.6, 5.0), sharex=True, sharey=True, layout="constrained")
     for ax, suite in zip(axes.flat, SUITES, strict=True):
         for seed, (colour, marker) in zip(cards, _LOOKS, strict=False):
-            mine = frame[(frame["quantity"] == f"{train.VALIDATION}{suite}") & (frame["training"] == seed)]
+            mine = frame[
+                (frame["quantity"] == f"{n80_training.VALIDATION}{suite}") & (frame["training"] == seed)
+            ]
             ax.plot(
                 mine["step"], mine["value"], color=colour, marker=marker, markersize=5, label=f"seed {seed}"
             )
-        ax.axhline(train.ACCURATE[suite], color="0.15", linewidth=1.1, linestyle=(0, (4, 2)))
+        ax.axhline(gate.ACCURATE[suite], color="0.15", linewidth=1.1, linestyle=(0, (4, 2)))
         ax.set(title=suite, ylim=(0, 1.03))
         sns.despine(ax=ax)
     for ax in axes[-1]:
@@ -160,9 +162,9 @@ def learning_caption() -> str:
 
 def gate_rule() -> str:
     """Say what the gate asks for."""
-    asked = listing(f"{least:.2f} on {suite}" for suite, least in train.ACCURATE.items())
+    asked = listing(f"{least:.2f} on {suite}" for suite, least in gate.ACCURATE.items())
     return (
-        f"The gate asks for {asked}, for blind answers {train.BLIND_GAP:.2f} below, and that the CLIP alone finds "
+        f"The gate asks for {asked}, for blind answers {gate.BLIND_GAP:.2f} below, and that the CLIP alone finds "
         f"{retrieval.ASKED:.2f} of the captions and of the pictures among {retrieval.BATCH}, so that text similarity is a fair cue."
     )
 
@@ -191,7 +193,7 @@ def gate_answer(table: pd.DataFrame) -> str:
 def probe_page(cards: Mapping[int, Mapping]) -> pd.DataFrame:
     """Linear probes of the tower: a row an attribute, a column a training."""
     columns = {
-        f"seed {seed}": train.probe_table(card).set_index("attribute")["linear probe"]
+        f"seed {seed}": n80_training.probe_table(card).set_index("attribute")["linear probe"]
         for seed, card in cards.items()
     }
     return pd.DataFrame(columns)

@@ -11,7 +11,8 @@ from lib.paths import CLAIMS, README, ROOT, TABLES
 from lib.study.claims import NOT_RUN, VERDICTS, read_claims
 from lib.study.pages import model_card
 from lib.study.pages.front import answers
-from lib.study.scenes.training.train import gate_sentence, gate_table
+from lib.study.pages.n80_training import gate_sentence
+from lib.study.scenes.gate import gate_table
 from lib.study.wording import intervals, markdown
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"

@@ -31,12 +31,12 @@ from lib.paths import MODEL
 from lib.pruning.methods import Method
 from lib.study import records
 from lib.study.arms import Arm, record_path
+from lib.study.cards import model_name
 from lib.study.metrics import exact_match
 from lib.study.replay import Replay
 from lib.study.scenes.layout import SUITES, Scenes
 from lib.study.scenes.questions import Question, benchmark, evidence_mask
 from lib.study.scenes.training.recipe import recipe_of
-from lib.study.scenes.training.train import read_card
 
 TEST_PICTURES, TEST_SEED = 300, 2026
 LOCAL_SUITES = tuple(suite for suite in SUITES if suite != "scene")  # a whole picture has no place to find
@@ -193,14 +193,6 @@ def decoder_layers(folder: Path = MODEL) -> int:
     """Layers of the model's language model."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     return config["text_config"]["num_hidden_layers"]
-
-
-def model_name(folder: Path = MODEL) -> str:
-    """What records call a model: "scenes", "scenes-N" for one trained from another seed N, "scenes24" at another grid."""
-    card = read_card(folder)
-    seed, side = card["tower"]["seed"], Sizes(**card["sizes"]).grid
-    name = MODEL.name if side == Sizes().grid else f"{MODEL.name}{side}"
-    return f"{name}-{seed}" if seed else name
 
 
 def record_arms(arms: Iterable[Arm], folder: Path, questions: int = 0, model: Path = MODEL) -> None:

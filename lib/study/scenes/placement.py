@@ -12,8 +12,6 @@ from types import MappingProxyType
 import numpy as np
 import pandas as pd
 import torch
-from scipy.cluster.hierarchy import fcluster, leaves_list, linkage
-from scipy.spatial.distance import squareform
 from tqdm import tqdm
 
 from lib.models.checkpoints import weights_digest
@@ -25,12 +23,9 @@ from lib.pruning.methods import Blind, make
 from lib.pruning.precision import cosine
 from lib.study import records
 from lib.study.arms import RIVALS, TIGHT
-from lib.study.evidence import Study
-from lib.study.pages.looks import LOOKS, look
 from lib.study.scenes.capture import Asked, sample, see
 from lib.study.scenes.evaluate import TEST_PICTURES, TEST_SEED, test_set, write_measures
 from lib.study.scenes.questions import evidence_mask
-from lib.study.stats import holm, mean_interval, paired_difference
 
 FILE = "placement.parquet"
 # Measured quantity: what it says, for an axis.
@@ -169,99 +164,3 @@ def _check_record(path: Path, weights: str, pictures: int, configuration: Mappin
         raise ValueError(
             f"{path.name}: made with other {' and '.join(words[name] for name in other)}; remove it and run again"
         )
-
-
-def rows(study: Study) -> pd.DataFrame:
-    """The recorded measures of where budgets go.
-
-    Raises
-    ------
-    ValueError
-        When the study holds none.
-    """
-    name = study.measures["measure"]
-    found = study.measures[name.str.startswith(("placement_", "overlap:"))]
-    if found.empty:
-        raise ValueError(f"{FILE} is not among the records; run this notebook with source live first")
-    return found
-
-
-def placement(study: Study) -> pd.DataFrame:
-    """Average the recorded placements and hold each against chance on the same questions; most evidence first.
-
-    Chance is what the grid holds of such tokens, which is what random tokens get in expectation; the likeness of kept
-    tokens has no such number and is held against the random method.
-
-    Returns
-    -------
-    DataFrame
-        arm, label, quantity, n, estimate, low, high; `chance` (the mean held against) and `p` (of the paired difference to
-        it, Holm-adjusted within a quantity), both empty in the rows of chance.
-    """
-    wide = rows(study).pivot(index=["question_id", "image_id"], columns="measure", values="value")
-    images = wide.index.get_level_values("image_id").astype("category").codes
-    found = []
-    for quantity in QUANTITIES:
-        stem = f"placement_{quantity}:"
-        mine = wide[[name for name in wide.columns if name.startswith(stem)]]
-        chance = next((mine[stem + arm] for arm in (CHANCE, "random") if stem + arm in mine), None)
-        part = []
-        for name, values in mine.items():
-            arm = name.removeprefix(stem)
-            number = mean_interval(values.to_numpy(), images, study.seed)
-            row = [arm, CHANCE if arm == CHANCE else look(arm).label, quantity]
-            row += [number.n, number.estimate, number.low, number.high, np.nan, np.nan]
-            if chance is not None and values.name != chance.name:
-                row[-2:] = (
-                    chance.mean(),
-                    paired_difference(values.to_numpy(), chance.to_numpy(), images, study.seed).p,
-                )
-            part.append(row)
-        held = [row for row in part if not np.isnan(row[-1])]
-        for row, p in zip(held, holm([row[-1] for row in held]), strict=True):
-            row[-1] = p
-        found += part
-    names = ["arm", "label", "quantity", "n", "estimate", "low", "high", "chance", "p"]
-    frame = pd.DataFrame(found, columns=names)
-    order = frame[frame["quantity"] == "evidence"].set_index("arm")["estimate"]
-    return frame.sort_values("arm", key=lambda arm: -arm.map(order), kind="stable", ignore_index=True)
-
-
-def overlaps(study: Study) -> pd.DataFrame:
-    """Average the recorded overlaps: a symmetric table by label, like beside like; 1 on the diagonal.
-
-    Methods that stand at the same places in every picture share one row, named after all of them.
-    """
-    means = rows(study).groupby("measure", sort=False)["value"].mean()
-    means = means[means.index.str.startswith("overlap:")]
-    pairs = [name.split(":")[1:] for name in means.index]
-    known = dict.fromkeys(name for pair in pairs for name in pair)
-    names = [name for name in dict.fromkeys([*LOOKS, *known]) if name in known]
-    table = pd.DataFrame(np.eye(len(names)), index=names, columns=names)
-    for (left, right), value in zip(pairs, means, strict=True):
-        table.loc[left, right] = table.loc[right, left] = value
-    same = {name: [other for other in names if table.loc[name, other] == 1] for name in names}
-    first = [name for name in names if same[name][0] == name]
-    table = table.loc[first, first]
-    labels = [", ".join(look(other).label for other in same[name]) for name in first]
-    table = table.set_axis(labels).set_axis(labels, axis=1)
-    if len(first) < 2:
-        return table
-    leaves = leaves_list(_tree(table))
-    return table.iloc[leaves, leaves]
-
-
-def families(table: pd.DataFrame, least: float = 0.5) -> list[list[str]]:
-    """Groups of two or more rows of `overlaps` that have at least `least` of their tokens in common, in its order.
-
-    In common on average over pairs: groups are joined by average linkage.
-    """
-    if len(table) < 2:
-        return []
-    place = fcluster(_tree(table), 1 - least, "distance")
-    groups = pd.Series(table.index).groupby(place, sort=False).apply(list)
-    return [group for group in groups if len(group) > 1]
-
-
-def _tree(table: pd.DataFrame) -> np.ndarray:
-    return linkage(squareform(1 - table.to_numpy(), checks=False), "average", optimal_ordering=True)

@@ -10,12 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 import torch
-from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from tqdm import tqdm
@@ -26,7 +23,6 @@ from lib.pruning.base import Needs
 from lib.pruning.cues import cls_saliency, last_query_saliency
 from lib.pruning.methods import Blind, DeSAP, FastV
 from lib.pruning.precision import cosine
-from lib.study.pages.looks import BLUE, GREY, ORANGE
 from lib.study.scenes import capture
 from lib.study.scenes.claim_measures import layer_cosines
 from lib.study.scenes.cue_measures import distances
@@ -34,7 +30,6 @@ from lib.study.scenes.evaluate import TEST_PICTURES, TEST_SEED, test_set, write_
 from lib.study.scenes.layout import EMPTY
 from lib.study.scenes.questions import evidence_mask
 from lib.study.stats import mean_interval
-from lib.study.wording import listing
 
 # Quantity in the table of known behaviour: name of the measure in the records.
 MEASURES: Mapping[str, str] = MappingProxyType(
@@ -195,62 +190,3 @@ def _like(found, level: float, expected: str) -> str:
     if not (above or below):
         return "unclear"
     return "like real models" if above == (expected == "above") else "unlike"
-
-
-def draw(found: pd.DataFrame) -> Figure:
-    """Draw each property's distance from its level, in units of its own, one small panel a row."""
-    colours = {"like real models": BLUE, "unlike": ORANGE, "unclear": GREY}
-    figure, axes = plt.subplots(
-        len(found), 1, figsize=(7.8, 0.4 + 0.72 * len(found)), layout="constrained", squeeze=False
-    )
-    for ax, row in zip(axes.flat, found.itertuples(), strict=True):
-        arrow = {"above": "→", "below": "←", "near": "="}[row.expected]
-        colour = colours[row.found]
-        ax.axvline(row.level, color="0.3", linewidth=1.2, linestyle=(0, (4, 2)))
-        ax.errorbar(
-            row.estimate,
-            0,
-            xerr=[[row.estimate - row.low], [row.high - row.estimate]],
-            fmt="o",
-            color=colour,
-            markersize=7,
-            capsize=3,
-            markerfacecolor=colour if row.found == "like real models" else "white",
-        )
-        reach = 1.25 * max(abs(row.low - row.level), abs(row.high - row.level), 0.02)
-        ax.set(xlim=(row.level - reach, row.level + reach), yticks=[], ylim=(-1, 1))
-        ax.set_title(
-            f"{row.property} ({arrow} expected): {row.estimate:.2f}, {row.found}", loc="left", color="0.1"
-        )
-        sns.despine(ax=ax, left=True)
-    like = int((found["found"] == "like real models").sum())
-    figure.suptitle(
-        f"{like} of {len(found)} properties of real models are found in the embedded one", x=0.02, ha="left"
-    )
-    return figure
-
-
-def answer_sentence(found: pd.DataFrame) -> str:
-    """Say how many properties are as in real models, and which are not."""
-    unlike = found.loc[found["found"] == "unlike", "property"]
-    told = f"; unlike: {listing(unlike)}" if len(unlike) else ""
-    like = int((found["found"] == "like real models").sum())
-    return (
-        f"**Answer.** {like} of {len(found)} properties that large models are known for are found in the embedded one{told}. "
-        "What follows for each claim stands in the table; an accuracy or a retention measured here is never that of a 7B model."
-    )
-
-
-def shown(found: pd.DataFrame) -> pd.DataFrame:
-    """The table for readers: property, level, estimate with interval, what was found, and what it means where it is unlike."""
-    interval = [f"{row.estimate:.2f} [{row.low:.2f}, {row.high:.2f}]" for row in found.itertuples()]
-    means = found["if_unlike"].where(found["found"] != "like real models", "")
-    told = found["expected"] + " " + found["level"].map("{:g}".format)
-    columns = {
-        "property": found["property"],
-        "quantity": found["quantity"],
-        "expected": told,
-        "n": found["n"],
-    }
-    columns |= {"measured": interval, "found": found["found"], "what it means for the claims": means}
-    return pd.DataFrame(columns).set_index("property")

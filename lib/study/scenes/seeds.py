@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from lib.paths import DATA, MODEL, RECORDS
+from lib.paths import MODEL, RECORDS, SEEDS
 from lib.study import factorial, records
 from lib.study.arms import (
     RANDOM_SEEDS,
@@ -25,17 +25,17 @@ from lib.study.arms import (
     peer_arms,
     shared_arms,
 )
+from lib.study.cards import CARD, read_card
 from lib.study.claims import evidence_of_tier, judge_all, read_claims
 from lib.study.compare import INSIDE, SHUFFLED
 from lib.study.rules import ANY_BUDGET, Clause, find, parse
 from lib.study.scenes import claim_measures, retrieval
 from lib.study.scenes import properties as realism
 from lib.study.scenes.evaluate import read_arms, record_arms
-from lib.study.scenes.training.train import CARD, gate_table, read_card
+from lib.study.scenes.gate import gate_table
 from lib.study.stats import mean_interval
 from lib.study.tables import ALL, accuracy_table
 
-FOLDER = DATA / "seeds"
 TIER = "trained-small"  # the claims whose evidence is a trained model's
 TASK = "desap/share=1.0"
 
@@ -74,17 +74,17 @@ NUMBERS = ["n", "estimate", "low", "high"]
 
 def recorded() -> list[int]:
     """Seeds whose models are recorded, the shipped one first."""
-    return [0, *sorted(int(card.parent.name) for card in FOLDER.glob(f"*/{CARD}"))]
+    return [0, *sorted(int(card.parent.name) for card in SEEDS.glob(f"*/{CARD}"))]
 
 
 def folder_of(seed: int) -> Path:
     """Where the records of a seed's model lie."""
-    return FOLDER / str(seed) if seed else RECORDS
+    return SEEDS / str(seed) if seed else RECORDS
 
 
 def card_of(seed: int) -> dict:
     """Training record of a seed's model."""
-    return read_card(FOLDER / str(seed) if seed else MODEL)
+    return read_card(SEEDS / str(seed) if seed else MODEL)
 
 
 def seed_arms() -> list[Arm]:

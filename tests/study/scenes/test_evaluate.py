@@ -9,7 +9,7 @@ from lib.models.architectures import Sizes
 from lib.models.prune import prune
 from lib.pruning.depth import entering
 from lib.pruning.methods import make
-from lib.study import arms, records
+from lib.study import arms, cards, records
 from lib.study.arms import Arm, adaptprune_arms, desap_arms, record_path, shared_arms, turn_arms
 from lib.study.scenes import claim_measures, evaluate
 from lib.study.scenes.evaluate import Benchmark, decoder_layers, record_arms
@@ -52,7 +52,7 @@ def test_every_question_is_answered_once(asked, tmp_path):
 
 def test_a_model_is_asked_about_pictures_of_its_own_grid(tmp_path):
     made = untrained(tmp_path, Sizes(image=192, vision_layers=2, layers=2), seed=3)
-    assert evaluate.model_name(made) == "scenes24-3"
+    assert cards.model_name(made) == "scenes24-3"
     asked = Benchmark(hub.load(made), TWO, bars=False, name="scenes24-3")
     assert asked.batches[0].evidence.shape[1] == 24 * 24
     frame = asked.ask(Arm(method=make("fastv", keep=64, layer=1)))

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import torch
 
-from lib.study.pages import looks
+from lib.study.pages import looks, n81_properties
 from lib.study.scenes import capture, properties
 from lib.study.stats import Interval
 
@@ -68,7 +68,7 @@ def test_every_known_property_is_measured_and_drawn():
     assert measures["value"].notna().all()
     looks.theme()
     found = properties.table(measures)
-    figure = properties.draw(found)
+    figure = n81_properties.draw(found)
     figure.draw_without_rendering()
     plt.close(figure)
     with pytest.raises(ValueError, match="records hold no measure real_residual"):

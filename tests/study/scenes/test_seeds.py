@@ -9,10 +9,10 @@ import pytest
 from lib.paths import MODEL
 from lib.study import records
 from lib.study.arms import TIGHT
+from lib.study.cards import model_name
 from lib.study.claims import evidence_of_tier, read_claims
 from lib.study.rules import parse
 from lib.study.scenes import retrieval, seeds
-from lib.study.scenes.evaluate import model_name
 from testkit.commands import command
 from testkit.frames import accuracy_rows, measure_rows
 

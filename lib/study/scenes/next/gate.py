@@ -18,13 +18,13 @@ from lib.models.clip import encode_text
 from lib.models.hub import Loaded, load
 from lib.paths import user_path
 from lib.pruning.methods import make
+from lib.study.scenes.gate import PROBED
 from lib.study.scenes.next.calibrate import BLIND_GAP, SEED, ask
 from lib.study.scenes.next.words import SUITES, benchmark, caption
 from lib.study.scenes.next.world import Layout, generate
 from lib.study.scenes.retrieval import ASKED as RETRIEVED
 from lib.study.scenes.retrieval import BATCH as COMPETING
 from lib.study.scenes.training import train_tower
-from lib.study.scenes.training.train import PROBED
 from lib.study.stats import mean_interval
 
 ACCURATE = dict.fromkeys(SUITES, 0.95) | {"scene": 0.90, "count": 0.85, "relate": 0.85}

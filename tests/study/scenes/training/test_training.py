@@ -5,13 +5,14 @@ import math
 from functools import partial
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
 from lib.models import embedded
 from lib.models.architectures import Sizes
 from lib.models.embedded import END, IMAGE, PAD, START, USER
+from lib.study import cards
+from lib.study.pages import n80_training
 from lib.study.scenes.layout import Layout, generate
 from lib.study.scenes.questions import words
 from lib.study.scenes.training import loop, train_decoder, train_tower
@@ -173,56 +174,6 @@ def test_whole_pictures_are_encoded_as_the_model_does(clip):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
 
 
-def card_of(**probe):
-    phases = [{"steps": 2, "batch": 4, "rate": 1e-3}]
-    curve = [{"step": step, "contrast": 2.0, "rate": 1e-3, "seconds": 1.0} for step in (1, 2)]
-    lesson = [{"step": 2, "loss": 1.0, "rate": 1e-3, "seconds": 1.0, "validation read": 0.5}]
-    return {
-        "sizes": {
-            "image": 96,
-            "patch": 8,
-            "vision_layers": 4,
-            "vision_width": 128,
-            "layers": 5,
-            "width": 192,
-        },
-        "tower": {"seed": 0, "phases": phases, "curve": curve, "probe": probe},
-        "decoder": {"seed": 0, "phases": phases, "curve": lesson},
-        "hardware": "two cores",
-        "notes": ["a note"],
-    }
-
-
-def test_card_is_read_and_told(tmp_path):
-    with pytest.raises(ValueError, match=r"no training\.json"):
-        training.read_card(tmp_path)
-    (tmp_path / "training.json").write_text(json.dumps({"sizes": {}}))
-    with pytest.raises(ValueError, match="lacks tower, decoder"):
-        training.read_card(tmp_path)
-    card = card_of(shape=0.97, color=0.5)
-    (tmp_path / "training.json").write_text(json.dumps(card))
-    assert training.read_card(tmp_path) == card
-    assert training.phase_table(card)["steps"].sum() == 4
-    assert training.probe_table(card)["met"].tolist() == ["met", "not met"]
-    assert training.probe_table(card_of(**{"-2": {"shape": 0.97}}))["attribute"].tolist() == ["shape"]
-    assert "12 x 12 visual tokens" in training.recipe_sentence(card)
-    assert "decoder loss 1.00" in training.curve_caption(card)
-    assert set(training.curve_frame(card)["quantity"]) == {"contrast", "loss", "validation read"}
-
-
-def test_gate_names_what_is_missed():
-    rows = [("none", "read", 0.95), ("blind", "read", 0.1), ("none", "count", 0.95), ("blind", "count", 0.8)]
-    table = pd.DataFrame(
-        [(arm, suite, 9, value, value, value) for arm, suite, value in rows],
-        columns=["method", "suite", "n", "accuracy", "low", "high"],
-    )
-    gate = training.gate_table(table)
-    assert dict(zip(gate["suite"], gate["gate"], strict=True)) == {"read": "met", "count": "not met"}
-    assert training.gate_sentence(gate).endswith("is met on 1 of 2 suites; not met: count.")
-    with pytest.raises(ValueError, match="no arm blind"):
-        training.gate_table(table[table["method"] == "none"])
-
-
 def test_train_refuses_other_runs_folder(tmp_path):
     with pytest.raises(ValueError, match="scale must be above 0"):
         training.train(tmp_path, scale=0)
@@ -255,7 +206,7 @@ def test_calls_cut_short_make_the_model_of_a_single_one(tmp_path):
     names = sorted(path.relative_to(straight) for path in straight.rglob("*.safetensors"))
     assert len(names) > 1
     assert all((straight / name).read_bytes() == (cut / name).read_bytes() for name in names)
-    cards = [training.read_card(made) for made in (straight, cut)]
+    cards = [cards.read_card(made) for made in (straight, cut)]
     for card in cards:
         assert (card["grid"], card["device"] != "", card["torch"]) == (9, True, torch.__version__)
         assert card["minutes"] > 0
@@ -274,7 +225,7 @@ def test_calls_cut_short_make_the_model_of_a_single_one(tmp_path):
         training._seconds(tmp_path / "cut/checkpoints/tower.pt"),
     )
     assert 0 < seconds[0] == round(seconds[1], 1)
-    assert "9 x 9 visual tokens" in training.recipe_sentence(cards[1])
+    assert "9 x 9 visual tokens" in n80_training.recipe_sentence(cards[1])
     with pytest.raises(ValueError, match=r"'grid': 9.*asked for .*'grid': 12"):
         training.train(tmp_path / "cut", seed=4)
 
