@@ -75,16 +75,6 @@ def test_no_large_file_is_tracked():
     assert not large
 
 
-def test_imports_go_one_way():
-    above = {"pruning": ("lib.models", "lib.study"), "models": ("lib.study",)}
-    for folder, forbidden in above.items():
-        for path in (ROOT / "lib" / folder).glob("*.py"):
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-                names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-                assert not [name for name in names if name.startswith(forbidden)], path
-
-
 def test_nothing_imports_a_package_called_tests():
     # Dependencies install packages of this name, which come before a folder without `__init__.py`.
     for path in _files():

@@ -206,8 +206,8 @@ def test_calls_cut_short_make_the_model_of_a_single_one(tmp_path):
     names = sorted(path.relative_to(straight) for path in straight.rglob("*.safetensors"))
     assert len(names) > 1
     assert all((straight / name).read_bytes() == (cut / name).read_bytes() for name in names)
-    cards = [cards.read_card(made) for made in (straight, cut)]
-    for card in cards:
+    made = [cards.read_card(each) for each in (straight, cut)]
+    for card in made:
         assert (card["grid"], card["device"] != "", card["torch"]) == (9, True, torch.__version__)
         assert card["minutes"] > 0
         assert card["parameters"] > 100_000
@@ -217,15 +217,15 @@ def test_calls_cut_short_make_the_model_of_a_single_one(tmp_path):
             for part in ("tower", "decoder")
             for line in card[part]["curve"]
         ]
-        for card in cards
+        for card in made
     ]
     assert curves[0] == curves[1]
     seconds = (
-        cards[1]["tower"]["curve"][-1]["seconds"],
+        made[1]["tower"]["curve"][-1]["seconds"],
         training._seconds(tmp_path / "cut/checkpoints/tower.pt"),
     )
     assert 0 < seconds[0] == round(seconds[1], 1)
-    assert "9 x 9 visual tokens" in n80_training.recipe_sentence(cards[1])
+    assert "9 x 9 visual tokens" in n80_training.recipe_sentence(made[1])
     with pytest.raises(ValueError, match=r"'grid': 9.*asked for .*'grid': 12"):
         training.train(tmp_path / "cut", seed=4)
 
