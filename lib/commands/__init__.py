@@ -20,6 +20,7 @@ GATED = "(a gated repository also wants its terms accepted on its page, and `hf 
 class OneMessage(TyperGroup):
     """Runs a command; what it returns is the exit status, and what a user can mend is one message."""
 
+    # pyrefly: ignore[bad-override]  # typer's context is click's
     def invoke(self, ctx: typer.Context) -> None:
         try:
             status = super().invoke(ctx) or 0

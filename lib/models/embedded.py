@@ -114,7 +114,7 @@ def llava_config(sizes: Architecture, clip: CLIPConfig, columns: int) -> LlavaCo
     return LlavaConfig(
         vision_config=clip.vision_config.to_dict(),
         text_config=decoder.to_dict(),
-        image_token_id=IMAGE,
+        image_token_id=IMAGE,  # pyrefly: ignore[unexpected-keyword]  # the name that the class translates
         image_seq_length=sizes.grid**2,
         vision_feature_layer=-2,
         vision_feature_select_strategy="default",

@@ -5,6 +5,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from lib.study.rounding import BOOTSTRAP, significant
 
@@ -49,7 +50,7 @@ def _resampled_counts(clusters: int, seed: int) -> np.ndarray:
     return counts
 
 
-def _column(name: str, values: Sequence[float], length: int | None = None) -> np.ndarray:
+def _column(name: str, values: ArrayLike, length: int | None = None) -> np.ndarray:
     column = np.asarray(values, dtype=np.float64)
     if column.ndim != 1 or (length is not None and len(column) != length):
         raise ValueError(
@@ -61,12 +62,12 @@ def _column(name: str, values: Sequence[float], length: int | None = None) -> np
 
 
 def mean_interval(
-    values: Sequence[float],
+    values: ArrayLike,
     cluster: Sequence,
     seed: int = 0,
     *,
     threshold: float = 0.0,
-    weights: Sequence[float] | None = None,
+    weights: ArrayLike | None = None,
 ) -> Interval:
     """Estimate a mean, resampling whole clusters with replacement.
 
@@ -92,12 +93,12 @@ def mean_interval(
 
 
 def mean_intervals(
-    rows: Sequence[Sequence[float]],
+    rows: Sequence[ArrayLike],
     cluster: Sequence,
     seed: int = 0,
     *,
     threshold: float = 0.0,
-    weights: Sequence[float] | None = None,
+    weights: ArrayLike | None = None,
 ) -> list[Interval]:
     """Estimate several means over the same questions: `mean_interval` of each row, to the bit.
 
@@ -152,13 +153,13 @@ def _p_value(means: np.ndarray, threshold: float) -> float:
 
 
 def paired_difference(
-    a: Sequence[float],
-    b: Sequence[float],
+    a: ArrayLike,
+    b: ArrayLike,
     cluster: Sequence,
     seed: int = 0,
     *,
     threshold: float = 0.0,
-    weights: Sequence[float] | None = None,
+    weights: ArrayLike | None = None,
 ) -> Interval:
     """Estimate the mean of ``a - b`` over the same questions, clustered by image.
 

@@ -69,7 +69,7 @@ def _loss(study: Study, arm: str, keep: int, measured: bool) -> dict[str, object
         Clause(kind="order", text=f"{arm} - {other} @ {keep}", left=arm, right=other, budget=keep),
         study.evidence,
     )
-    row = {"arm": arm, "label": name_of(arm), "series": f"{keep} tokens", "keep": keep}
+    row: dict[str, object] = {"arm": arm, "label": name_of(arm), "series": f"{keep} tokens", "keep": keep}
     row |= {"hears": arm not in _DEAF, "measured": measured, "n": found.n}
     for side, name in (("own", arm), ("earlier", other)):
         level = levels(study, [name], keep).iloc[0]

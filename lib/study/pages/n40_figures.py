@@ -166,7 +166,7 @@ def layer_lines(frame: pd.DataFrame, keep: int, names: Sequence[str]) -> Figure:
             linewidth=4.6 - 0.8 * names.index(name),  # lines that lie on each other stay visible
             label=f"{style.label}: mean {means[name]:.0f}",
         )
-    most = max((name for name in names if name != WHOLE), key=means.get)
+    most = max((name for name in names if name != WHOLE), key=lambda name: means[name])
     ax.set_yscale("log", base=2)
     ticks = [keep, 2 * keep, 4 * keep, total]
     ax.set_yticks(ticks, [str(tick) for tick in ticks])

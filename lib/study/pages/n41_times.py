@@ -97,6 +97,7 @@ class Span(NamedTuple):
         """This over another, with the widest interval that both allow."""
         return Span(self.median / other.median, self.low / other.high, self.high / other.low)
 
+    # pyrefly: ignore[bad-override]  # intervals add up, a tuple's length does not grow
     def __add__(self, other: Span) -> Span:
         return Span(*(a + b for a, b in zip(self[:3], other[:3], strict=True)))
 
@@ -153,9 +154,7 @@ def parts(rows: pd.DataFrame, method: str, batch: int) -> dict[str, Span] | None
     """Every part before the first token under a method, and one decode step; None where one was not measured."""
     sizes = sizes_of(rows)
     kept = sizes.tokens if method == WHOLE else round(sizes.tokens / 9)
-    found: dict[str, Span | None] = {
-        part: find(rows, part, WHOLE, batch) for part in ("vision tower", "projector")
-    }
+    found = {part: find(rows, part, WHOLE, batch) for part in ("vision tower", "projector")}
     if method not in (WHOLE, BORN):
         made = make(method, keep=kept)
         macs = cost.cue_macs(sizes, made)
@@ -167,7 +166,8 @@ def parts(rows: pd.DataFrame, method: str, batch: int) -> dict[str, Span] | None
         found["selection"] = find(rows, "selection", method, batch)
     for part in ("prefill", "decode step"):
         found[part] = find(rows, part, shape_of(method), batch, kept=kept)
-    return None if any(span is None for span in found.values()) else found
+    known = {part: span for part, span in found.items() if span is not None}
+    return known if len(known) == len(found) else None
 
 
 def answer_of(found: Mapping[str, Span], new_tokens: int) -> Span:

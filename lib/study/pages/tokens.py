@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from numpy.typing import ArrayLike
 from PIL import Image
 
 from lib.study.pages.looks import FONT, ORANGE, axes_of
@@ -65,7 +66,7 @@ def picture(ax: Axes, image: np.ndarray, title: str = "", boxes: Sequence | None
 
 def heat(
     ax: Axes,
-    values: Sequence[float],
+    values: ArrayLike,
     grid: tuple[int, int],
     title: str = "",
     *,
@@ -113,7 +114,7 @@ def heat(
 
 def kept_overlay(
     image: np.ndarray,
-    kept: Sequence[int],
+    kept: ArrayLike,
     grid: tuple[int, int],
     scores: Sequence[float] | None = None,
     boxes: Sequence[tuple[float, float, float, float]] | None = None,
@@ -207,7 +208,7 @@ def two_branches(
 def merge_map(
     ax: Axes,
     image: np.ndarray,
-    centres: Sequence[int],
+    centres: ArrayLike,
     grid: tuple[int, int],
     title: str = "",
     boxes: Sequence | None = None,

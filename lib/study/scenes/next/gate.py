@@ -53,7 +53,8 @@ def retrieval(loaded: Loaded, layout: Layout, pictures: int) -> tuple[float, flo
     image = normalize(loaded.clip.visual_projection(seen), dim=-1)
     similarity = image @ normalize(encode_text(loaded.clip, texts).sentence, dim=-1).T
     own = torch.arange(pictures)
-    return tuple((similarity.argmax(axis) == own).float().mean().item() for axis in (1, 0))
+    found = [float((similarity.argmax(axis) == own).float().mean()) for axis in (1, 0)]
+    return found[0], found[1]
 
 
 def probes(loaded: Loaded, layout: Layout, pictures: int = 400) -> dict[str, float]:

@@ -28,7 +28,7 @@ class _Linear(torch.autograd.Function):
         return out + bias if ctx.biased else out
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx, grad):  # pyrefly: ignore[bad-override]  # torch writes *grads of any number
         x, weight = ctx.saved_tensors
         half = grad.bfloat16()
         into_weight = (half.flatten(0, -2).T @ x.flatten(0, -2)).float()

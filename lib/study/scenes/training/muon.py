@@ -38,7 +38,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure=None) -> None:
+    def step(self, closure=None) -> None:  # pyrefly: ignore[bad-override]  # none is ever given
         """Take one step."""
         for group in self.param_groups:
             shapes: dict[torch.Size, list[torch.Tensor]] = {}
