@@ -5,7 +5,7 @@ paired intervals stay possible. `pope` and `mme` are defined on whole lists and 
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -37,7 +37,6 @@ MME_PERCEPTION = (
     "OCR",
 )
 MME_COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning")
-ROTATION = 10**6  # MMBench numbers the rotated copies of a question in steps of this
 
 
 def _contraction_table() -> dict[str, str]:
@@ -304,67 +303,3 @@ def mme_total(
     perception = sum(scores.get(name, 0.0) for name in MME_PERCEPTION)
     cognition = sum(scores.get(name, 0.0) for name in MME_COGNITION)
     return {"score": perception + cognition, "perception": perception, "cognition": cognition}
-
-
-def option_letter(prediction: str, options: Mapping[str, str]) -> str | None:
-    """Read the chosen option as MMBench does before it asks a judge; None where only a judge could tell.
-
-    A letter that stands alone, bare or marked as an option, if exactly one does (a bare "A" in a longer sentence is
-    an article); else the one option whose text the prediction holds.
-
-    Parameters
-    ----------
-    prediction
-        The model's answer.
-    options
-        Letter to text.
-    """
-    words = prediction.split()
-    marks = (
-        "{}",
-        "{}.",
-        "{},",
-        "{}:",
-        "{})",
-        "{}).",
-        "({})",
-        "({}).",
-        ":{}",
-        ":{},",
-        ":{}.",
-        ":{})",
-        ":{}).",
-    )
-    for mark in marks:
-        named = [letter for letter in "ABCDE" if mark.format(letter) in words]
-        article = mark == "{}" and "A" in words and len(words) > 3
-        if len(named) == 1 and not article:
-            return named[0]
-    held = [letter for letter, text in options.items() if text.lower() in prediction.lower()]
-    return held[0] if len(held) == 1 else None
-
-
-def circular(right: Sequence[float], index: Sequence[int]) -> dict[str, float]:
-    """Score MMBench's circular evaluation: a question counts if it is right under every rotation of its options.
-
-    Parameters
-    ----------
-    right
-        [n] 1 or 0.
-    index
-        [n] the benchmark's numbers; rotations of one question are equal modulo 10**6.
-
-    Returns
-    -------
-    dict
-        accuracy (circular), single (accuracy over all rows), rotations (mean rows a question; 1 means that the
-        data hold no rotations and `accuracy` is not circular).
-    """
-    count = _same_length(right=right, index=index)
-    questions, place = np.unique(np.asarray(index, dtype=np.int64) % ROTATION, return_inverse=True)
-    wrong = np.bincount(place, weights=1.0 - np.asarray(right, dtype=float))
-    return {
-        "accuracy": float((wrong == 0).mean()),
-        "single": float(np.mean(right)),
-        "rotations": count / len(questions),
-    }

@@ -12,7 +12,8 @@ from lib.paths import MODEL
 from lib.pruning.methods import NoPruning
 from lib.study.arms import Arm
 from lib.study.harness import asking, lmms
-from lib.study.harness.benchmarks import Asked, chosen
+from lib.study.harness.benchmarks import chosen
+from lib.study.harness.questions import Asked
 
 IMAGE = Image.new("RGB", (96, 96))
 

@@ -138,30 +138,6 @@ def test_mme_adds_tasks_up():
         metrics.mme_total(["yes", "no"], truth[:2], [1, 1], ["sums"] * 2)
 
 
-def test_option_letter_as_mmbench_reads_it():
-    options = {"A": "red", "B": "Blue", "C": "dark blue"}
-    said = {
-        "B": "B",
-        "(C)": "C",
-        "The answer is C.": "C",
-        "Answer :B": "B",
-        "it is red": "A",
-        "BLUE": "B",
-        "dark blue": None,  # holds "blue" too
-        "A or B": None,
-        "A thing that is red": "A",  # the article is no choice, the text is
-        "A thing that is nice": None,
-        "E": "E",
-    }
-    assert {text: metrics.option_letter(text, options) for text in said} == said
-
-
-def test_circular_needs_every_rotation():
-    index = [3, 1_000_003, 2_000_003, 4, 1_000_004, 5]
-    found = metrics.circular([1, 1, 1, 1, 0, 1], index)
-    assert found == {"accuracy": pytest.approx(2 / 3), "single": pytest.approx(5 / 6), "rotations": 2.0}
-
-
 @pytest.mark.parametrize("score", [metrics.exact_match, metrics.pope, metrics.multiple_choice])
 def test_lengths_must_agree(score):
     with pytest.raises(ValueError, match="differ in length"):

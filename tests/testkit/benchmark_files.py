@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from lib.study.harness.benchmarks import TABLE
-from lib.study.metrics import ROTATION
+from lib.study.harness.scoring import ROTATION
 from lib.study.scenes.questions import benchmark
 
 ROWS = {row.name: row for row in TABLE}

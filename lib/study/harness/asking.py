@@ -4,36 +4,29 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image
 from tqdm import tqdm
 from transformers import LogitsProcessorList
 
 from lib.models.checkpoints import weights_digest
 from lib.models.hub import Loaded
-from lib.models.prompts import encoded, without_marks, written
+from lib.models.prompts import encoded
 from lib.models.prune import prune
 from lib.study import records
 from lib.study.arms import Arm, record_path
 from lib.study.harness import journal, shards
-from lib.study.harness.benchmarks import METRICS, Asked, Benchmark, Rows, answer_text, ask
-from lib.study.tables import ALL, retention
+from lib.study.harness.benchmarks import Benchmark
+from lib.study.harness.prompts import prompt_of, squared
+from lib.study.harness.questions import Asked, answer_text, ask
+from lib.study.harness.scoring import METRICS
 
-# The prompt in which LLaVA-1.5 and LLaVA-NeXT of Vicuna were evaluated.
-VICUNA = (
-    "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, "
-    "and polite answers to the user's questions. USER: {media}\n{prompt} ASSISTANT:"
-)
-PLAIN = "USER: {media}\n{prompt} ASSISTANT:"
 FRAMES = 8  # of a video, evenly spaced, as Video-LLaVA reads it
-MEAN, WITHOUT = "mean", "mean without vizwiz"
-COLUMNS = ("model", "method", "keep", "tokens", "benchmark", "metric", "n", "score", "retention")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,31 +95,6 @@ def _frames(cells: Sequence | None) -> np.ndarray:
         raise ValueError("the video has no frames")
     places = np.linspace(0, len(cells) - 1, FRAMES).round().astype(int)
     return np.stack([np.asarray(shards.picture(cells[place])) for place in places])
-
-
-def prompt_of(processor, prompt: str, media: str, template: str) -> str:
-    """The text that the model reads: a question in the form of a conversation, with the place of its image or video."""
-    token = getattr(processor, f"{media}_token", None)
-    if token is None:
-        raise ValueError(
-            f"{type(processor).__name__} reads no {media}; choose other benchmarks or another model"
-        )
-    prompt = without_marks(processor, prompt).strip()
-    if template == "own" and getattr(processor, "chat_template", None):
-        content = [{"type": media}, {"type": "text", "text": prompt}]
-        return written(processor, [{"role": "user", "content": content}])
-    return (VICUNA if template == "vicuna" else PLAIN).format(media=token, prompt=prompt)
-
-
-def squared(image: Image.Image, mean: Sequence[float]) -> Image.Image:
-    """A picture in the middle of a square of the processor's mean colour.
-
-    So LLaVA-1.5 was trained and evaluated; the processor of its hub checkpoint cuts the longer side off instead.
-    """
-    side = max(image.size)
-    made = Image.new("RGB", (side, side), tuple(int(255 * part) for part in mean))
-    made.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
-    return made
 
 
 def refuse_nan(_: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
@@ -219,11 +187,6 @@ def header_of(session: Session, of: Benchmark, files: Mapping[str, Sequence[Path
     }
 
 
-def journal_path(out: Path, of: Benchmark, arm: Arm) -> Path:
-    """Where the answers of an arm to a benchmark grow."""
-    return out / "answers" / of.name / f"{record_path(Path(), arm).stem}.jsonl"
-
-
 def answer_all(
     session: Session,
     of: Benchmark,
@@ -242,7 +205,7 @@ def answer_all(
     wanted = min(limit or total, total)
     if not wanted:
         raise ValueError(f"{of.name}: the files hold no question")
-    path, record = journal_path(out, of, arm), record_path(out / "records" / of.name, arm)
+    path, record = journal.path_of(out, of, arm), record_path(out / "records" / of.name, arm)
     with (
         journal.opened(path, header_of(session, of, files, arm)) as book,
         tqdm(total=wanted, initial=min(book.done, wanted), desc=f"{of.name} {path.stem}", unit="q") as bar,
@@ -266,7 +229,7 @@ def _batches(puts: Iterator[Put], size: int) -> Iterator[list[Put]]:
 
 def _record(session: Session, of: Benchmark, arm: Arm, out: Path, wanted: int) -> None:
     """Write the answers as a record of this study, provenance inside."""
-    header, rows, notes = journal.read(journal_path(out, of, arm))
+    header, rows, notes = journal.read(journal.path_of(out, of, arm))
     frame = pd.DataFrame(rows[:wanted])
     frame = frame.assign(
         model=session.name,
@@ -285,88 +248,3 @@ def _record(session: Session, of: Benchmark, arm: Arm, out: Path, wanted: int) -
     facts = header | {"notes": notes, "device": device, "batch": session.batch, "n": len(frame)}
     facts |= session.code
     records.write(frame, record_path(out / "records" / of.name, arm), facts)
-
-
-def scores(out: Path, of: Benchmark, arm: Arm, limit: int = 0) -> pd.DataFrame:
-    """Score one arm on one benchmark: rows of the table without retention, the metric that papers print first."""
-    header, found, _ = journal.read(journal_path(out, of, arm))
-    metric = METRICS[of.metric]
-    rows = _rows(found[: limit or None])
-    if limit:
-        whole = metric.whole(rows)
-        rows = _rows([row for row, fits in zip(found[:limit], whole, strict=True) if fits])
-    if not rows.correct:
-        raise ValueError(f"limit {limit} leaves {of.name} no group of questions to score")
-    budget = getattr(arm.method, "keep", None)
-    tokens = float(np.mean([row["keep"] for row in found[: limit or None]]))
-    told = {"model": header["model"], "method": arm.label, "keep": "" if budget is None else str(budget)}
-    return pd.DataFrame(
-        {
-            **told,
-            "tokens": tokens,
-            "benchmark": of.name,
-            "metric": name,
-            "n": len(rows.correct),
-            "score": value * (100 if metric.percent and name != "rotations" else 1),
-        }
-        for name, value in metric.all(rows).items()
-    )
-
-
-def _rows(found: Sequence[Mapping]) -> Rows:
-    names = ("prediction", "answer", "image_id", "extra", "correct")
-    return Rows(*([row[name] for row in found] for name in names))
-
-
-def table(out: Path, benchmarks: Iterable[Benchmark], arms: Sequence[Arm], limit: int = 0) -> pd.DataFrame:
-    """Score every arm on every benchmark and relate it to the unpruned model.
-
-    Returns
-    -------
-    DataFrame
-        Columns `COLUMNS`. Scores in percent, MME in points. Each benchmark's first metric has its retention: pruned
-        over unpruned, in percent, empty where the unpruned model scores 0. Benchmark "mean" is the mean of the
-        retentions over the benchmarks that the papers average; "mean without vizwiz" leaves VizWiz out, whose score
-        rises under pruning. In both, n counts benchmarks.
-    """
-    rows = list(benchmarks)
-    frame = pd.concat([scores(out, of, arm, limit) for of in rows for arm in arms], ignore_index=True)
-    head = frame.groupby(["benchmark", "method", "keep"]).head(1)
-    averaged = {of.name for of in rows if of.averaged}
-    ratios = _ratios(head)
-    keys = ["model", "method", "keep"]
-    frame = frame.merge(ratios.rename(columns={"suite": "benchmark"}), how="left", on=[*keys, "benchmark"])
-    frame.loc[~frame.index.isin(frame.groupby(["benchmark", *keys]).head(1).index), "retention"] = np.nan
-    extra = []
-    for name, left_out in ((MEAN, set()), (WITHOUT, {"vizwiz"})):
-        some = head[head["benchmark"].isin(averaged - left_out)]
-        if some.empty or not left_out <= averaged:
-            continue
-        means = _ratios(some)
-        n = len(set(means["suite"]) - {ALL})
-        extra.append(means[means["suite"] == ALL].assign(benchmark=name, metric="retention", n=n))
-    found = pd.concat([frame, *extra], ignore_index=True).round({"score": 2, "tokens": 1})
-    order = {arm.label: place for place, arm in enumerate(arms)}
-    block = {name: place for place, name in enumerate(dict.fromkeys(found["benchmark"]))}
-    places = found.assign(a=found["benchmark"].map(block), b=found["method"].map(order)).sort_values(
-        ["a", "b"], kind="stable"
-    )
-    return found.loc[places.index, list(COLUMNS)].reset_index(drop=True)
-
-
-def _ratios(head: pd.DataFrame) -> pd.DataFrame:
-    """Retention in percent a benchmark and over all; benchmarks that the unpruned model fails have no ratio."""
-    full = head[head["method"] == "none"].set_index("benchmark")["score"]
-    known = head[head["benchmark"].map(full) > 0]
-    scored = known.rename(columns={"benchmark": "suite", "score": "accuracy"})
-    found = retention(scored[["model", "method", "keep", "suite", "accuracy"]])
-    return found.assign(retention=(100 * found["retention"]).round(2))
-
-
-def check_media(loaded: Loaded, benchmarks: Iterable[Benchmark], template: str) -> None:
-    """Refuse benchmarks of a kind that the processor does not read, before anything is asked."""
-    for of in benchmarks:
-        try:
-            prompt_of(loaded.processor, "?", of.media, template)
-        except ValueError as error:
-            raise ValueError(f"{of.name}: {error}") from error

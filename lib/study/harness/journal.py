@@ -14,6 +14,9 @@ from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
+from lib.study.arms import Arm, record_path
+from lib.study.harness.benchmarks import Benchmark
+
 
 class Journal:
     """An open journal.
@@ -106,3 +109,8 @@ def _parsed(path: Path, content: bytes) -> tuple[dict, list[dict]]:
     if any(later <= earlier for earlier, later in pairwise(numbers)):
         raise ValueError(f"{path.name}: a row is there twice; remove the file and run again")
     return found[0], found[1:]
+
+
+def path_of(out: Path, of: Benchmark, arm: Arm) -> Path:
+    """Where the answers of an arm to a benchmark grow."""
+    return out / "answers" / of.name / f"{record_path(Path(), arm).stem}.jsonl"

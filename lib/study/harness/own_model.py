@@ -15,7 +15,7 @@ from transformers.utils import logging
 from lib.models.hub import load
 from lib.pruning.methods import make
 from lib.study.arms import Arm
-from lib.study.harness import asking, shards
+from lib.study.harness import asking, prompts, scores, shards
 from lib.study.harness.plan import Plan
 from lib.study.tables import write_table
 
@@ -52,7 +52,7 @@ def carry_out(plan: Plan) -> Path:
     stored = None if device != "cpu" else torch.float32
     dtype = stored if plan.dtype == "auto" else getattr(torch, plan.dtype)
     loaded = load(plan.folder, clip=plan.clip if reads and plan.clip else None, dtype=dtype, device=device)
-    asking.check_media(loaded, plan.benchmarks, plan.template)
+    prompts.check_media(loaded, plan.benchmarks, plan.template)
     session = asking.Session(
         loaded=loaded,
         name=plan.name,
@@ -64,7 +64,7 @@ def carry_out(plan: Plan) -> Path:
     for of, files in zip(plan.benchmarks, plan.files, strict=True):
         for arm in arms:
             asking.answer_all(session, of, files, arm, plan.out, plan.limit)
-    found = asking.table(plan.out, plan.benchmarks, arms, plan.limit)
+    found = scores.table(plan.out, plan.benchmarks, arms, plan.limit)
     print(found.to_string(index=False, na_rep=""))
     return write_table(found, plan.out / "benchmarks.csv")
 

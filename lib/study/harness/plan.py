@@ -13,7 +13,8 @@ from typing import TypeVar
 
 from lib.models.checkpoints import locate
 from lib.paths import RUNS, user_path
-from lib.study.harness.benchmarks import CLIP, Benchmark, chosen, files_of
+from lib.study.harness.benchmarks import CLIP, Benchmark, chosen
+from lib.study.harness.data_files import files_of
 
 T = TypeVar("T")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -13,13 +14,94 @@ from lib.models.anatomy import FAMILIES, Family
 from lib.models.tiles import no_shortening, one_tile, patch_grids
 from lib.paths import PUBLISHED
 from lib.study.claims import read_claims
-from lib.study.harness.benchmarks import judging
+from lib.study.harness.benchmarks import CLIP, chosen
 from lib.study.pages.looks import GREY, LOOKS
 
 # Claims that wait, and the model of the published table that each is about.
 WAITING = {"D-5": "LLaVA-NeXT-7B", "D-6": "Qwen2.5-VL-7B", "D-15": "Video-LLaVA-7B"}
 # Printed name of a method: our name of it. Methods of a table that are not built here are grey.
 _NAMES = {look.label: name for name, look in LOOKS.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judging:
+    """How a claim about the paper's own model would be judged, where its weights and benchmarks are at hand.
+
+    Attributes
+    ----------
+    claim : its id in the register.
+    model, clip : repositories; `clip` is the text tower of the method's text cue, "" where the paper names none.
+    benchmarks, keep, template, methods : as the command line takes them.
+    remark : what the command cannot settle.
+    """
+
+    claim: str
+    model: str
+    clip: str = ""
+    benchmarks: str
+    keep: str
+    template: str = "own"
+    methods: str = "desap"
+    remark: str
+
+    @property
+    def fetch(self) -> tuple[str, ...]:
+        """Commands that bring weights and data to this machine (for video: what has to be made by hand)."""
+        models = [f"hf download {name}" for name in (self.model, self.clip) if name]
+        return (*models, *dict.fromkeys(of.fetch for of in chosen(self.benchmarks)))
+
+    @property
+    def run(self) -> str:
+        """The command that asks everything; the retentions are in the last rows of the table that it prints."""
+        words = [f"--methods {self.methods}", f"--keep {self.keep}"]
+        words += [f"--template {self.template}"] if self.template != "own" else []
+        words += ["--data DATA"] if any(not of.repo for of in chosen(self.benchmarks)) else []
+        return f"make live MODEL={self.model} BENCHMARKS={self.benchmarks} ARGS='{' '.join(words)}'"
+
+
+_EIGHT = "gqa,mmbench,mme,pope,scienceqa,vqav2,textvqa,vizwiz"
+_JUDGED = (
+    Judging(
+        claim="D-5",
+        model="llava-hf/llava-v1.6-vicuna-7b-hf",
+        clip=CLIP,
+        benchmarks=_EIGHT,
+        keep="320",
+        template="vicuna",
+        remark="VQAv2, VizWiz and MMBench were scored by servers on other splits; ratios, not levels, can be compared.",
+    ),
+    Judging(
+        claim="D-6",
+        model="Qwen/Qwen2.5-VL-7B-Instruct",
+        benchmarks="gqa,mme,pope,scienceqa,textvqa",
+        keep="0.111,0.222,0.333",
+        methods="desap/similarity=embedding",
+        remark="The paper does not say what stands for the text tower in this model; the command compares text and patches "
+        "where the language model reads both, and takes attention received for saliency: our extensions.",
+    ),
+    Judging(
+        claim="D-15",
+        model="LanguageBind/Video-LLaVA-7B-hf",
+        benchmarks="msvd,msrvtt",
+        keep="0.5",
+        remark="Video-LLaVA is not among the accepted families yet, so the command is refused. The paper let GPT judge the "
+        "answers (71.2 and 57.0 against 70.2 and 57.3); here they must match exactly.",
+    ),
+)
+
+
+def judging(claim: str) -> Judging:
+    """Say how one of the claims D-5, D-6 and D-15 would be judged.
+
+    Raises
+    ------
+    ValueError
+        On another claim: the register's rule judges it already.
+    """
+    rows = {row.claim: row for row in _JUDGED}
+    if claim not in rows:
+        raise ValueError(f"claim must be one of {', '.join(rows)}, got {claim!r}")
+    return rows[claim]
 
 
 def family_table() -> pd.DataFrame:

@@ -11,7 +11,10 @@ from lib.paths import CLAIMS
 from lib.pruning.methods import make
 from lib.study.claims import read_claims
 from lib.study.harness import plan
-from lib.study.harness.benchmarks import IMAGES, METRICS, NAMES, TABLE, Rows, ask, chosen, files_of, judging
+from lib.study.harness.benchmarks import IMAGES, NAMES, TABLE, chosen
+from lib.study.harness.data_files import files_of
+from lib.study.harness.questions import ask
+from lib.study.harness.scoring import METRICS, Rows, circular, option_letter
 from lib.study.pages import n50_other_models
 
 ROWS = {row.name: row for row in TABLE}
@@ -189,7 +192,7 @@ def test_files_in_the_hub_cache(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("claim", ["D-5", "D-6", "D-15"])
 def test_commands_that_would_judge_a_claim(claim):
-    row = judging(claim)
+    row = n50_other_models.judging(claim)
     register = read_claims(CLAIMS).set_index("id").loc[claim]
     assert register["verdict"] == "not testable here"
     assert len(n50_other_models.printed(claim)) == len(row.keep.split(","))
@@ -215,4 +218,28 @@ def test_commands_that_would_judge_a_claim(claim):
 
 def test_other_claims_have_no_command():
     with pytest.raises(ValueError, match="claim must be one of D-5, D-6, D-15, got 'D-1'"):
-        judging("D-1")
+        n50_other_models.judging("D-1")
+
+
+def test_option_letter_as_mmbench_reads_it():
+    options = {"A": "red", "B": "Blue", "C": "dark blue"}
+    said = {
+        "B": "B",
+        "(C)": "C",
+        "The answer is C.": "C",
+        "Answer :B": "B",
+        "it is red": "A",
+        "BLUE": "B",
+        "dark blue": None,  # holds "blue" too
+        "A or B": None,
+        "A thing that is red": "A",  # the article is no choice, the text is
+        "A thing that is nice": None,
+        "E": "E",
+    }
+    assert {text: option_letter(text, options) for text in said} == said
+
+
+def test_circular_needs_every_rotation():
+    index = [3, 1_000_003, 2_000_003, 4, 1_000_004, 5]
+    found = circular([1, 1, 1, 1, 0, 1], index)
+    assert found == {"accuracy": pytest.approx(2 / 3), "single": pytest.approx(5 / 6), "rotations": 2.0}

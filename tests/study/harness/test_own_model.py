@@ -21,8 +21,9 @@ from lib.paths import MODEL, ROOT
 from lib.pruning.methods import make
 from lib.study import records
 from lib.study.arms import Arm
-from lib.study.harness import asking, plan, shards
-from lib.study.harness.benchmarks import IMAGES, chosen, files_of
+from lib.study.harness import asking, journal, plan, prompts, scores, shards
+from lib.study.harness.benchmarks import IMAGES, chosen
+from lib.study.harness.data_files import files_of
 from testkit import benchmark_files as files
 from testkit.commands import command
 
@@ -69,7 +70,7 @@ def run(checkpoint, data, tmp_path_factory):
 
 def test_every_benchmark_is_asked_and_scored(run, data):
     table = pd.read_csv(run / "benchmarks.csv", keep_default_na=False, na_values=[""])
-    assert list(table.columns) == list(asking.COLUMNS)
+    assert list(table.columns) == list(scores.COLUMNS)
     heads = table[~table["benchmark"].str.startswith("mean")].groupby(["benchmark", "method"]).head(1)
     assert set(heads["benchmark"]) == set(IMAGES)
     assert set(heads["method"]) == {"none", "desap"}
@@ -262,13 +263,13 @@ def test_a_limit_leaves_whole_groups_and_can_grow(loaded, data, tmp_path):
     found = files_of(of, data[0])
     for limit, scored in ((5, 4), (7, 6), (2, 2)):
         asking.answer_all(session(loaded), of, found, arm, tmp_path, limit)
-        assert set(asking.scores(tmp_path, of, arm, limit)["n"]) == {scored}
+        assert set(scores.scores(tmp_path, of, arm, limit)["n"]) == {scored}
         assert len(records.read_folder(tmp_path / "records")) == limit
-    assert [row["row"] for rows in files.lines(asking.journal_path(tmp_path, of, arm)) for row in rows] == [
+    assert [row["row"] for rows in files.lines(journal.path_of(tmp_path, of, arm)) for row in rows] == [
         *range(7)
     ]
     with pytest.raises(ValueError, match="limit 1 leaves mme no group"):
-        asking.scores(tmp_path, of, arm, 1)
+        scores.scores(tmp_path, of, arm, 1)
 
 
 def test_answers_of_another_model_are_not_mixed(loaded, data, tmp_path):
@@ -281,12 +282,12 @@ def test_answers_of_another_model_are_not_mixed(loaded, data, tmp_path):
 
 
 def test_prompts(loaded):
-    own = asking.prompt_of(loaded.processor, "is it <image> red ?", "image", "own")
+    own = prompts.prompt_of(loaded.processor, "is it <image> red ?", "image", "own")
     assert own == "USER: <image> is it  red ? ASSISTANT:"  # as the embedded model was trained
     bare = copy.copy(loaded.processor)
     bare.chat_template = None
-    assert asking.prompt_of(bare, "red ?", "image", "own") == "USER: <image>\nred ? ASSISTANT:"
-    vicuna = asking.prompt_of(loaded.processor, "q", "image", "vicuna")
+    assert prompts.prompt_of(bare, "red ?", "image", "own") == "USER: <image>\nred ? ASSISTANT:"
+    vicuna = prompts.prompt_of(loaded.processor, "q", "image", "vicuna")
     assert vicuna.startswith(
         "A chat between a curious user and an artificial intelligence assistant. The assistant"
     )
@@ -298,16 +299,16 @@ def test_prompts(loaded):
         def apply_chat_template(self, messages, add_generation_prompt, tokenize):
             return json.dumps(messages)
 
-    assert json.loads(asking.prompt_of(Chatty(), "q", "image", "own")) == [
+    assert json.loads(prompts.prompt_of(Chatty(), "q", "image", "own")) == [
         {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "q"}]}
     ]
     with pytest.raises(ValueError, match="msvd: LlavaProcessor reads no video"):
-        asking.check_media(loaded, chosen("gqa,msvd"), "own")
+        prompts.check_media(loaded, chosen("gqa,msvd"), "own")
 
 
 @pytest.mark.parametrize("size", [(6, 3), (3, 6), (4, 4)])
 def test_squares(size):
-    image = np.asarray(asking.squared(Image.new("RGB", size, "white"), (0.5, 0.25, 0.0)))
+    image = np.asarray(prompts.squared(Image.new("RGB", size, "white"), (0.5, 0.25, 0.0)))
     side = max(size)
     assert image.shape == (side, side, 3)
     assert (image == 255).all(-1).sum() == size[0] * size[1]
