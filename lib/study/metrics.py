@@ -9,12 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-NUMBER_WORDS = {
-    word: str(value)
-    for value, word in enumerate(
-        ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
-    )
-} | {"none": "0"}
+_COUNTS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+NUMBER_WORDS = {word: str(value) for value, word in enumerate(_COUNTS)} | {"none": "0"}
 ARTICLES = frozenset({"a", "an", "the"})
 # The words whose apostrophes annotators drop; what they drop is derived below, not listed a second time. Words with a
 # capital I are left out: the official table has them, but looks words up in lower case, so they never match.
@@ -213,9 +209,8 @@ def multiple_choice(predictions: Sequence[str], answers: Sequence[str], choices:
         said = set(stated.findall(text))
         return said.pop() if len(said) == 1 else None
 
-    return np.array(
-        [float(letter(guess) == truth) for guess, truth in zip(predictions, answers, strict=True)]
-    )
+    pairs = zip(predictions, answers, strict=True)
+    return np.array([float(letter(guess) == truth) for guess, truth in pairs])
 
 
 def mme(predictions: Sequence[str], answers: Sequence[str], image: Sequence) -> dict[str, float]:
@@ -239,9 +234,8 @@ def mme(predictions: Sequence[str], answers: Sequence[str], image: Sequence) -> 
         start = text.strip().lower()[:4]
         return True if "yes" in start else False if "no" in start else None
 
-    right = np.array(
-        [read(guess) is _yes_or_no(truth) for guess, truth in zip(predictions, answers, strict=True)]
-    )
+    pairs = zip(predictions, answers, strict=True)
+    right = np.array([read(guess) is _yes_or_no(truth) for guess, truth in pairs])
     ids, place, times = np.unique(np.asarray(image), return_inverse=True, return_counts=True)
     if (times != 2).any():
         raise ValueError(

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from lib.paths import TABLES
 from lib.pruning import methods
 from lib.pruning.contract import make_cues
-from lib.study.costs.selection_speed import make_inputs
+from lib.study.costs.inputs import make_inputs
 
 COLUMNS = ("method", "dtype", "tokens", "keep", "draws", "overlap_mean", "overlap_least")
 PATH = TABLES / "precision_overlap.csv"

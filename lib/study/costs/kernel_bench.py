@@ -9,11 +9,10 @@ weights on as many visual tokens and 64 others.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
-from statistics import median, quantiles
 
 import pandas as pd
 import torch
@@ -24,6 +23,9 @@ from lib.models.attention import attention_rows
 from lib.pruning import kernels, methods
 from lib.pruning.methods import Cues
 from lib.pruning.suppression import adaptive_nms
+from lib.study.costs.launches import graphed
+from lib.study.costs.published_loop import published_loop
+from lib.study.costs.timing import Timing, timed
 from lib.study.records import provenance
 from lib.study.tables import write_table
 
@@ -49,59 +51,16 @@ def example(
     return scores, (shared + 0.3 * own).to(dtype)
 
 
-@torch.no_grad()
-def read_back_loop(scores: Tensor, features: Tensor, grid: tuple[int, int], keep: int) -> Tensor:
-    """Picks in order, [B, k], the way released code goes about it: sample by sample, each pick read by the host."""
-    place = torch.arange(scores.shape[1], device=scores.device)
-    row, column = place // grid[1], place % grid[1]
-    picks = []
-    for live, keys in zip(scores.float().clone(), features.float(), strict=True):
-        unit = nn.functional.normalize(keys, dim=-1)
-        weight, taken = live.clone(), []
-        for _ in range(keep):
-            pick = weight.argmax().item()
-            taken.append(pick)
-            squared = (row - pick // grid[1]) ** 2 + (column - pick % grid[1]) ** 2
-            near = (squared <= RADIUS**2).nonzero().squeeze(1)
-            gap = 1 - unit[near] @ unit[pick]
-            fade = torch.exp(-0.5 * squared[near] / SIGMA_DISTANCE**2 - 0.5 * (gap / SIGMA_SIMILARITY) ** 2)
-            weight[near] *= 1 - fade
-            weight[pick] = -torch.inf
-        picks.append(taken)
-    return torch.tensor(picks)
-
-
-def timed(call: Callable[[], object], repeats: int) -> list[float]:
-    """Milliseconds of each call, by events, the device idle before it."""
-    for _ in range(WARM_UP):
-        call()
-    times = []
-    for _ in range(repeats):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        torch.cuda.synchronize()
-        start.record()
-        call()
-        end.record()
-        end.synchronize()
-        times.append(start.elapsed_time(end))
-    return times
-
-
-def replayed(call: Callable[[], object], repeats: int) -> list[float]:
-    """Milliseconds of each replay of a graph of `call`: the device's share alone."""
-    call()
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        call()
-    return timed(graph.replay, repeats)
-
-
-def row(what: str, path: str, times: Sequence[float], **facts: object) -> dict[str, object]:
+def row(what: str, path: str, found: Timing, **facts: object) -> dict[str, object]:
     """One line of the result."""
-    first, second, third = quantiles(times, n=4, method="inclusive")
-    line = {"what": what, "path": path, "repeats": len(times)}
-    return line | {"median_ms": second, "q1_ms": first, "q3_ms": third} | facts
+    line = {"what": what, "path": path, "repeats": found.repeats, "median_ms": 1e3 * found.median}
+    return line | {"q1_ms": 1e3 * found.first, "q3_ms": 1e3 * found.third} | facts
+
+
+def read_back(scores: Tensor, keys: Tensor, grid: tuple[int, int], keep: int) -> Tensor:
+    """Picks in order, [B, k], the way released code goes about it: sample by sample, each pick read by the host."""
+    samples = zip(scores, keys.float(), strict=True)
+    return torch.tensor([published_loop(*sample, grid, keep) for sample in samples])
 
 
 def time_selection(repeats: int, device: str = "cuda") -> list[dict[str, object]]:
@@ -121,7 +80,7 @@ def _time_case(
     facts = {"batch": batch, "tokens": scores.shape[1], "keep": keep, "dtype": dtype}
     public = partial(adaptive_nms, scores, keys, grid, keep, order="picked")
     expected = public()
-    lines = [row("selection", "torch", timed(public, repeats), same_picks=1.0, **facts)]
+    lines = [row("selection", "torch", timed(public, device, repeats, WARM_UP), same_picks=1.0, **facts)]
 
     def same(call: Callable[[], Tensor]) -> float:
         return (call().to(expected.device) == expected).double().mean().item()
@@ -134,11 +93,15 @@ def _time_case(
             )
             paths |= {f"kernel, {warps} warps": partial(direct, "picked", warps) for warps in WARPS}
         for path, call in paths.items():
-            line = row("selection", path, timed(call, repeats), same_picks=same(call), **facts)
-            lines.append(line | {"device_ms": median(replayed(call, repeats))})
-    loop = partial(read_back_loop, scores, keys, grid, keep)
+            line = row(
+                "selection", path, timed(call, device, repeats, WARM_UP), same_picks=same(call), **facts
+            )
+            lines.append(line | {"device_ms": 1e3 * timed(graphed(call), device, repeats, WARM_UP).median})
+    loop = partial(read_back, scores, keys, grid, keep)
     few = max(3, repeats * 57 // (batch * keep))  # a call takes seconds at the largest sizes
-    lines.append(row("selection", "read back", timed(loop, few), same_picks=same(loop), **facts))
+    lines.append(
+        row("selection", "read back", timed(loop, device, few, WARM_UP), same_picks=same(loop), **facts)
+    )
     return lines
 
 
@@ -151,10 +114,10 @@ def time_prefill(repeats: int, device: str = "cuda") -> list[dict[str, object]]:
     for grid, keep in SIZES:
         facts = {"batch": 1, "tokens": grid[0] * grid[1], "keep": keep, "dtype": "bfloat16"}
         calls = _parts(reader, grid, keep, device)
-        whole = row("prefill", "as shipped", timed(calls.pop("prefill"), repeats), **facts)
+        whole = row("prefill", "as shipped", timed(calls.pop("prefill"), device, repeats, WARM_UP), **facts)
         lines.append(whole)
         for what, call in calls.items():
-            part = row(what, "as shipped", timed(call, repeats), **facts)
+            part = row(what, "as shipped", timed(call, device, repeats, WARM_UP), **facts)
             lines.append(part | {"share_of_prefill": part["median_ms"] / whole["median_ms"]})
     return lines
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -19,9 +18,8 @@ from lib.models.architectures import LLAVA, Architecture
 from lib.models.clip import ClipPair
 from lib.models.prune import prune
 from lib.pruning.base import Cues
-from lib.pruning.methods import Method, make
+from lib.pruning.methods import Method
 from lib.study.cost import TEXT, WORDS
-from lib.study.pages.looks import look
 
 # Operations that make an accelerator stop and answer: a value, or a shape that depends on values.
 HOST_READS = frozenset(
@@ -204,26 +202,6 @@ def selection_work(method: Method, sizes: Architecture = LLAVA, batch: int = 1) 
                 raise ValueError(f"{method.name}: choose() reads a value on the host: {error}") from error
     counts = (tally.elements, sum(tally.operations.values()), tally.host_reads, tally.uploads)
     return Work(flops.get_total_flops() / 2, *counts)
-
-
-def selection_table(names: Sequence[str], keep: int, sizes: Architecture = LLAVA) -> pd.DataFrame:
-    """List what each method's selection does on an image of an architecture, and on a batch of eight."""
-    rows = []
-    for name in names:
-        method = make(name, keep=keep)
-        one, eight = (selection_work(method, sizes, batch) for batch in (1, 8))
-        rows.append(
-            (look(name).label, one.macs / 1e9, one.operations, eight.operations, one.host_reads, one.uploads)
-        )
-    columns = [
-        "method",
-        "10^9 multiply-adds",
-        "operations",
-        "operations, batch 8",
-        "host reads",
-        "tables sent",
-    ]
-    return pd.DataFrame(rows, columns=columns).round({"10^9 multiply-adds": 3}).set_index("method")
 
 
 @contextmanager

@@ -5,25 +5,22 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
-from torch.nn.functional import cosine_similarity, normalize
 from tqdm import tqdm
 
 from lib.paths import TABLES
 from lib.pruning import methods, selection
 from lib.pruning.merging import average_into_kept
 from lib.pruning.peers.tome import bipartite_merge
-from lib.study.cost import TEXT
+from lib.study.costs import timing
+from lib.study.costs.inputs import Inputs, make_inputs
+from lib.study.costs.published_loop import published_loop
 
 COLUMNS = (
     "selection",
@@ -46,32 +43,6 @@ LOOP, FAST = "published_loop", "adaptive_nms"
 PATH = TABLES / "selection_speed.csv"
 ENCODER, DECODER = 1024, 4096  # feature widths of LLaVA-1.5-7B: its vision tower, its language model
 SLOW = 1000  # tokens above which the loop runs once: it takes about half a minute there
-
-
-@dataclass(frozen=True, eq=False)
-class Inputs:
-    """What the selections read: [B, N] scores, [B, N, D] features, (rows, columns)."""
-
-    grid: tuple[int, int]
-    scores: Tensor
-    second: Tensor
-    features: Tensor
-
-    def cues(self) -> methods.Cues:
-        """The same as cues, for selections that are written inside a method."""
-        return methods.Cues(
-            grid=self.grid,
-            features=self.features,
-            saliency=self.scores[:, None],
-            keys=self.features,
-            projected=self.features,
-            seeds=list(range(len(self.scores))),
-            attended_keys=self.features,
-            final_states=self.features,
-            prompt_keys=self.features[:, :TEXT],
-            prompt_states=self.features[:, :TEXT],
-            prompt_valid=torch.ones(len(self.scores), min(TEXT, self.features.shape[1]), dtype=torch.bool),
-        )
 
 
 Run = Callable[[], object]
@@ -117,85 +88,24 @@ SELECTIONS: tuple[tuple[str, tuple[int, ...], Callable[[Inputs, int], Run]], ...
 )
 
 
-def published_loop(
-    scores: Tensor,
-    keys: Tensor,
-    grid: tuple[int, int],
-    keep: int,
-    radius: float = 5.0,
-    sigma_distance: float = 1.5,
-    sigma_similarity: float = 0.05,
-) -> list[int]:
-    """AdaptPrune's choice as it was published: one argmax and one read of the device a token.
-
-    Written from the description of the released code, as a measure of cost: keys are scaled once, every pick is
-    compared with all positions, a boolean mask says which of them fade, and a chosen token can come again.
-
-    Parameters
-    ----------
-    scores
-        [N].
-    keys
-        [N, D].
-    grid, keep, radius, sigma_distance, sigma_similarity
-        As in :func:`lib.pruning.selection.adaptive_nms`; `keep` is a count.
-
-    Returns
-    -------
-    list of int
-        Picks in their order. `lib.study.parity.oracles.adaptive_nms` is the plainer and slower transcription.
-    """
-    rows, columns = grid
-    down, across = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
-    keys = normalize(keys, dim=-1)
-    live = scores.clone().view(rows, columns)
-    picks: list[int] = []
-    while True:
-        pick = torch.argmax(live).item()
-        picks.append(pick)
-        if len(picks) == keep:
-            break
-        distance = ((down - pick // columns).float() ** 2 + (across - pick % columns).float() ** 2).sqrt()
-        likeness = cosine_similarity(keys, keys[pick][None], dim=-1).view(rows, columns)
-        near = torch.exp(-(distance**2) / (2 * sigma_distance**2))
-        alike = torch.exp(-((1 - likeness) ** 2) / (2 * sigma_similarity**2))
-        window = distance <= radius
-        live[window] *= 1 - (near * alike)[window]
-    return picks
-
-
-def make_inputs(tokens: int, width: int, batch: int, seed: int = 0) -> Inputs:
-    """Random scores without ties, and features that fall into twelve kinds, as patches of one image do."""
-    side = math.isqrt(tokens)
-    if side * side != tokens:
-        raise ValueError(f"tokens must be a square number, for a square grid; got {tokens}")
-    draw = torch.Generator().manual_seed(seed)
-    kinds = torch.randn(batch, 12, width, generator=draw)
-    kind = torch.randint(12, (batch, tokens), generator=draw)
-    features = kinds.gather(1, kind[..., None].expand(-1, -1, width))
-    features = features + 0.3 * torch.randn(batch, tokens, width, generator=draw)
-    scores, second = torch.rand(2, batch, tokens, generator=draw)
-    return Inputs((side, side), scores, second, features)
-
-
 def time_one(run: Run, repeats: int, warm: bool = True) -> tuple[dict[str, float], object]:
     """Median and quartiles of wall-clock time and the median of processor time, in milliseconds; and what `run` gave."""
-    if warm:
-        run()
-    wall, processor = [], []
-    for _ in range(repeats):
-        began, began_cpu = time.perf_counter(), time.process_time()
-        result = run()
-        wall.append(1e3 * (time.perf_counter() - began))
-        processor.append(1e3 * (time.process_time() - began_cpu))
-    low, high = np.percentile(wall, [25, 75])
-    times = {
-        "median_ms": statistics.median(wall),
-        "low_ms": float(low),
-        "high_ms": float(high),
-        "cpu_ms": statistics.median(processor),
+    given, processor = None, []
+
+    def work() -> None:
+        nonlocal given
+        began = time.process_time()
+        given = run()
+        processor.append(time.process_time() - began)
+
+    found = timing.timed(work, repeats=repeats, warm_up=int(warm))
+    seconds = {
+        "median_ms": found.median,
+        "low_ms": found.first,
+        "high_ms": found.third,
+        "cpu_ms": statistics.median(processor[-repeats:]),
     }
-    return times, result
+    return {name: 1e3 * value for name, value in seconds.items()}, given
 
 
 def cases(sizes: Sequence[tuple[int, int]], batches: Sequence[int]) -> Iterator[tuple[int, int, int, int]]:
@@ -212,19 +122,19 @@ def _rows_of_case(tokens: int, keep: int, batch: int, width: int, repeats: int) 
     fixed = {"tokens": tokens, "keep": keep, "width": width or None, "batch": batch}
     loop, picks = None, None
     if batch == 1 and FAST in [name for name, widths, _ in SELECTIONS if width in widths]:
-        times = 1 if tokens > SLOW else repeats
+        often = 1 if tokens > SLOW else repeats
         row = given.scores[0], given.features[0], given.grid, keep
-        loop, picks = time_one(lambda: published_loop(*row), times, warm=times > 1)
-        yield {"selection": LOOP, **fixed, "repeats": times, **loop}
+        loop, picks = time_one(lambda: published_loop(*row), often, warm=often > 1)
+        yield {"selection": LOOP, **fixed, "repeats": often, **loop}
     for name, widths, build in SELECTIONS:
         if width not in (widths or (0,)):
             continue
-        timing, kept = time_one(build(given, keep), repeats)
+        times, kept = time_one(build(given, keep), repeats)
         beside = {}
         if name == FAST and loop is not None:
-            beside["times_faster_than_loop"] = loop["median_ms"] / timing["median_ms"]
+            beside["times_faster_than_loop"] = loop["median_ms"] / times["median_ms"]
             beside["same_picks"] = kept[0].tolist() == picks
-        yield {"selection": name, **fixed, "repeats": repeats, **timing, **beside}
+        yield {"selection": name, **fixed, "repeats": repeats, **times, **beside}
 
 
 def _settle_allocator() -> None:

@@ -11,7 +11,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lib.study.costs.record_cost import WHOLE
+from lib.study.costs.points import WHOLE
 from lib.study.pages.looks import BLUE, BROWN, GREEN, GREY, ORANGE, PINK, PURPLE, SKY, YELLOW, look
 from lib.study.pages.n40_operations import label, met_at
 

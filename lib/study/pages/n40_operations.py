@@ -16,7 +16,7 @@ from lib.study import cost
 from lib.study.claims import judge_all, read_claims
 from lib.study.cost import TEXT
 from lib.study.costs.operations import selection_work
-from lib.study.costs.record_cost import BORN, WHOLE
+from lib.study.costs.points import BORN, WHOLE
 from lib.study.pages.looks import look
 from lib.study.records import KINDS
 from lib.study.wording import listing
@@ -257,3 +257,23 @@ def countings(sizes: Architecture, budgets: Sequence[int], layer: int = 0, text:
             )
             rows.append((name, kept, macs / 1e12, 2 * macs / 1e12, full / macs, 1 - macs / full))
     return pd.DataFrame(rows, columns=["counting", "kept", "tera", "tera_flops", "times", "saving"])
+
+
+def selection_table(names: Sequence[str], keep: int, sizes: Architecture = LLAVA) -> pd.DataFrame:
+    """List what each method's selection does on an image of an architecture, and on a batch of eight."""
+    rows = []
+    for name in names:
+        method = make(name, keep=keep)
+        one, eight = (selection_work(method, sizes, batch) for batch in (1, 8))
+        rows.append(
+            (look(name).label, one.macs / 1e9, one.operations, eight.operations, one.host_reads, one.uploads)
+        )
+    columns = [
+        "method",
+        "10^9 multiply-adds",
+        "operations",
+        "operations, batch 8",
+        "host reads",
+        "tables sent",
+    ]
+    return pd.DataFrame(rows, columns=columns).round({"10^9 multiply-adds": 3}).set_index("method")

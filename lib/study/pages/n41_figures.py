@@ -8,7 +8,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from lib.study.costs.record_cost import BORN, WHOLE
+from lib.study.costs.points import BORN, WHOLE
 from lib.study.costs.timing import Ceilings
 from lib.study.pages.looks import FONT, look
 from lib.study.pages.n40_figures import LINES, stack

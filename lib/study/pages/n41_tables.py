@@ -8,7 +8,7 @@ import pandas as pd
 
 from lib.paths import PUBLISHED
 from lib.study import cost
-from lib.study.costs.record_cost import BORN, WHOLE
+from lib.study.costs.points import BORN, WHOLE
 from lib.study.costs.timing import Ceilings, roofline
 from lib.study.pages.n40_operations import label, made, printed
 from lib.study.pages.n41_times import break_even, faster, find, prefill_gain, sizes_of

@@ -18,7 +18,7 @@ from lib.models.architectures import SIZES, Architecture
 from lib.pruning.methods import make
 from lib.study import cost
 from lib.study.cost import TEXT
-from lib.study.costs.record_cost import BORN, COLUMNS, INSIDE, WHOLE, read_csv
+from lib.study.costs.points import BORN, COLUMNS, INSIDE, WHOLE, read_csv
 from lib.study.costs.timing import Ceilings
 from lib.study.pages.n40_operations import label
 

@@ -13,9 +13,11 @@ from lib.models.architectures import LLAVA, NEXT, SIZES, Architecture
 from lib.pruning.methods import make
 from lib.study import cost
 from lib.study.claims import read_claims
+from lib.study.costs import points as planned
 from lib.study.costs import record_cost, timing
-from lib.study.costs.pieces import BEFORE, Bench, held, shrinking
-from lib.study.costs.record_cost import BORN, WHOLE, Point
+from lib.study.costs.launches import held, shrinking
+from lib.study.costs.pieces import BEFORE, Bench
+from lib.study.costs.points import BORN, WHOLE, Point
 from lib.study.pages import looks, n40_figures, n40_operations, n41_figures, n41_tables, n41_times
 from testkit.commands import command
 
@@ -104,14 +106,14 @@ class TestBench:
 class TestPlan:
     @pytest.mark.parametrize(("sizes", "size"), [(LLAVA, "full"), (NEXT, "full"), (TINY, "tiny")])
     def test_no_point_twice_and_each_has_a_formula_or_none(self, sizes, size):
-        points = record_cost.plan(sizes, size, accelerated=size == "full")
+        points = planned.plan(sizes, size, accelerated=size == "full")
         assert len(points) == len(set(points))
         for point in points:
-            macs = record_cost.macs_of(sizes, point)
+            macs = planned.macs_of(sizes, point)
             assert math.isnan(macs) == (point.part in ("selection", "answer"))
 
     def test_full_plan_covers_batches_budgets_and_launches(self):
-        points = record_cost.plan(LLAVA, "full", accelerated=True)
+        points = planned.plan(LLAVA, "full", accelerated=True)
         prefill = [point for point in points if point.part == "prefill"]
         assert {point.batch for point in prefill} == {1, 2, 4, 8, 16, 32}
         assert {point.kept for point in prefill} == {576, 192, 128, 64, 32}
@@ -119,16 +121,16 @@ class TestPlan:
         assert {point.backend for point in points} == {"sdpa", "eager"}
 
     def test_parts_share_out_whole_groups(self):
-        points = record_cost.plan(TINY, "tiny", accelerated=False)
-        shares = [record_cost.part_of(points, f"{number}/3") for number in (1, 2, 3)]
+        points = planned.plan(TINY, "tiny", accelerated=False)
+        shares = [planned.part_of(points, f"{number}/3") for number in (1, 2, 3)]
         assert sorted(repr(point) for share in shares for point in share) == sorted(map(repr, points))
-        groups = [{repr(group) for group in record_cost.groups(share)} for share in shares]
-        assert set().union(*groups) == {repr(group) for group in record_cost.groups(points)}
+        groups = [{repr(group) for group in planned.groups(share)} for share in shares]
+        assert set().union(*groups) == {repr(group) for group in planned.groups(points)}
 
     @pytest.mark.parametrize("part", ["0/2", "3/2", "1", "a/b"])
     def test_bad_part(self, part):
         with pytest.raises(ValueError, match="part must be N/M"):
-            record_cost.part_of([], part)
+            planned.part_of([], part)
 
 
 class TestRecord:
@@ -136,7 +138,7 @@ class TestRecord:
         rows = n41_times.load(folder)
         assert set(rows["architecture"]) == {TINY.name}
         assert (rows["repeats"] == 1).all()
-        assert not rows.duplicated(list(record_cost.KEYS)).any()
+        assert not rows.duplicated(list(planned.KEYS)).any()
         assert rows["median_ms"].gt(0).all()
         prefill = rows[(rows["part"] == "prefill") & (rows["backend"] == "sdpa")]
         for row in prefill.itertuples():
@@ -151,7 +153,7 @@ class TestRecord:
         assert before == {path.name: path.read_bytes() for path in folder.glob("*.csv")}
 
     def test_a_run_out_of_time_says_what_is_left(self, tmp_path):
-        points = record_cost.plan(TINY, "tiny", accelerated=False)
+        points = planned.plan(TINY, "tiny", accelerated=False)
         assert record_cost.record(TINY, points, tmp_path, HOST, 1, until=-math.inf) == len(points)
 
     def test_a_failure_is_a_row_and_can_be_tried_again(self, tmp_path, monkeypatch):
@@ -164,11 +166,11 @@ class TestRecord:
             patch.setattr(record_cost, "work_of", fail)
             record_cost.record(TINY, [point], tmp_path, HOST, 1)
         path = record_cost.file_of(tmp_path, TINY, HOST)
-        assert record_cost.read_csv(path)["note"].tolist() == ["failed: OutOfMemoryError: no room"]
+        assert planned.read_csv(path)["note"].tolist() == ["failed: OutOfMemoryError: no room"]
         record_cost.record(TINY, [point], tmp_path, HOST, 1)
-        assert len(record_cost.read_csv(path)) == 1
+        assert len(planned.read_csv(path)) == 1
         record_cost.record(TINY, [point], tmp_path, HOST, 1, again=True)
-        assert record_cost.read_csv(path)["note"].tolist() == [""]
+        assert planned.read_csv(path)["note"].tolist() == [""]
 
     def test_a_group_without_room_is_timed_one_by_one(self, tmp_path, monkeypatch):
         points = [Point(part="projector", method=name, kept=144, batch=1) for name in (WHOLE, BORN)]
@@ -181,7 +183,7 @@ class TestRecord:
 
         monkeypatch.setattr(record_cost.timing, "timed_laps", narrow)
         record_cost.record(TINY, points, tmp_path, HOST, 1)
-        rows = record_cost.read_csv(record_cost.file_of(tmp_path, TINY, HOST))
+        rows = planned.read_csv(record_cost.file_of(tmp_path, TINY, HOST))
         assert rows["repeats"].tolist() == [1, 1]
 
     def test_another_error_is_no_row(self, tmp_path, monkeypatch):
@@ -193,7 +195,7 @@ class TestRecord:
         path = tmp_path / "a.csv"
         pd.DataFrame({"x": [1]}).to_csv(path, index=False)
         with pytest.raises(ValueError, match=r"a\.csv: not a cost record"):
-            record_cost.read_csv(path)
+            planned.read_csv(path)
 
     @pytest.mark.parametrize(
         "words", [["--part", "2/1"], ["--repeats", "0"], ["--size", "huge"]], ids=lambda words: words[0]

@@ -9,6 +9,8 @@ import pytest
 
 from lib.pruning import selection
 from lib.study.costs import selection_speed
+from lib.study.costs.inputs import make_inputs
+from lib.study.costs.published_loop import published_loop
 from lib.study.parity import oracles
 from testkit.commands import command
 
@@ -16,18 +18,18 @@ from testkit.commands import command
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize(("tokens", "keep"), [(36, 12), (144, 30), (576, 57)])
 def test_the_loop_picks_as_the_library(seed, tokens, keep):
-    given = selection_speed.make_inputs(tokens, 32, 1, seed)
-    picks = selection_speed.published_loop(given.scores[0], given.features[0], given.grid, keep)
+    given = make_inputs(tokens, 32, 1, seed)
+    picks = published_loop(given.scores[0], given.features[0], given.grid, keep)
     quick = selection.adaptive_nms(given.scores, given.features, given.grid, keep, order="picked")
     assert quick[0].tolist() == picks
 
 
 def test_the_loop_is_the_slow_transcription_with_other_widths():
-    given = selection_speed.make_inputs(36, 16, 1, 3)
+    given = make_inputs(36, 16, 1, 3)
     options = {"radius": 2.5, "sigma_distance": 0.8, "sigma_similarity": 0.3}
     row = given.scores[0], given.features[0]
     expected = oracles.adaptive_nms(*(x.numpy() for x in row), given.grid, 12, **options)
-    assert selection_speed.published_loop(*row, given.grid, 12, **options) == expected
+    assert published_loop(*row, given.grid, 12, **options) == expected
 
 
 def test_a_tiny_run_writes_the_table(tmp_path):
@@ -79,6 +81,6 @@ def test_a_size_that_cannot_be_read_is_refused(size):
 
 
 def test_inputs_have_no_ties():
-    given = selection_speed.make_inputs(576, 4, 2)
+    given = make_inputs(576, 4, 2)
     for row in given.scores:
         assert row.unique().numel() == math.prod(given.grid)
