@@ -16,14 +16,7 @@ from lib.models.anatomy import Anatomy
 from lib.models.borrowed import cache_of, causal_mask
 from lib.models.caches import Cut
 from lib.models.choosing import Chooser, Decision
-from lib.models.columns import (
-    kept_columns,
-    renumber,
-    staying,
-    take,
-    take_positions,
-    visual_columns,
-)
+from lib.models.columns import kept_columns, renumber, staying, take, take_positions, visual_columns
 from lib.models.conditions import read
 from lib.models.inside import Inside
 from lib.models.prompt_end import PromptEnd
@@ -177,9 +170,8 @@ class Cutter:
         valid = take(real, words) & (words > call.image_end[:, None])
         if call.words is not None:  # a method that reads what words say needs one; DART can do without
             call.sound["words"] = valid.any(1).all()
-        if (
-            valid.device.type == "cpu"
-        ):  # here a read costs nothing, and a method would stumble over what is missing
+        # On the CPU a read costs nothing, and a method would stumble over what is missing.
+        if valid.device.type == "cpu":
             self._read(call, call.sizes)
         told = {} if call.words is None else {"prompt": call.words[:: call.repeat]}
         return told | {"prompt_valid": valid[:: call.repeat]}
