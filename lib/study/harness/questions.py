@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from lib.study.harness.benchmarks import Benchmark
 from lib.study.harness.scoring import METRICS
@@ -39,10 +40,10 @@ def _text(value: object) -> str:
     return "" if text in ("nan", "None", "none") else text
 
 
-def options_of(row: Mapping[str, object], columns: Sequence[str]) -> dict[str, str]:
+def options_of(row: Mapping[str, Any], columns: Sequence[str]) -> dict[str, str]:
     """Letter to text of the choices; they end at the first that is empty."""
     values = row[columns[0]] if len(columns) == 1 else [row[column] for column in columns]
-    found = {}
+    found: dict[str, str] = {}
     for letter, value in zip("ABCDEFGHIJKLMNOPQRSTUVWXYZ", values or (), strict=False):
         if value is None or (len(columns) > 1 and not _text(value)):
             break
@@ -50,7 +51,7 @@ def options_of(row: Mapping[str, object], columns: Sequence[str]) -> dict[str, s
     return found
 
 
-def ask(row: Mapping[str, object], of: Benchmark) -> Asked:
+def ask(row: Mapping[str, Any], of: Benchmark) -> Asked:
     """Turn one row of a benchmark's file into the question that is put.
 
     Raises
@@ -77,7 +78,7 @@ def ask(row: Mapping[str, object], of: Benchmark) -> Asked:
     return Asked(question, prompt, _answer(row[of.answer], of, options), image_id, extra)
 
 
-def _answer(value: object, of: Benchmark, options: Mapping[str, str]) -> str | list[str]:
+def _answer(value: Any, of: Benchmark, options: Mapping[str, str]) -> str | list[str]:
     """A cell of answers: a text, a letter or its number, texts, or records that hold a text."""
     if METRICS[of.metric].several:
         found = [str(item["answer"] if isinstance(item, Mapping) else item) for item in value or ()]
