@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -50,10 +51,65 @@ def point_intervals(
         linestyle="none",
         marker=marker,
         color=colour,
-        capsize=min(size / 2, 3),
         markersize=size,
-        **style,
+        **({"capsize": min(size / 2, 3)} | style),
     )
+
+
+class Series(NamedTuple):
+    """How rows that belong together are drawn: `shift` lines below their own, `label` in the legend."""
+
+    colour: tuple[float, float, float] | str
+    marker: str = "o"
+    shift: float = 0.0
+    label: str | None = None
+
+
+def forest(
+    ax: Axes,
+    frame: pd.DataFrame,
+    lines: Sequence[Hashable],
+    series: Mapping[str, Series],
+    *,
+    at: str = "label",
+    by: str = "series",
+    **style: object,
+) -> None:
+    """Draw each row's value with its interval as a point on its line, series by series.
+
+    Parameters
+    ----------
+    frame
+        Columns `at`, `by`, and those that `point_intervals` reads; where there is a column filled, rows without it are
+        drawn hollow.
+    lines
+        Values of `at` from top to bottom.
+    series
+        Values of `by`, in the order of drawing and of the legend.
+    style
+        Further keywords of `point_intervals`.
+    """
+    needs(frame, at, by)
+    places = {line: place for place, line in enumerate(lines)}
+    for name, look_of in series.items():
+        mine = frame[frame[by] == name]
+        for filled, part in mine.groupby(mine["filled"]) if "filled" in mine else [(True, mine)]:
+            face = {} if filled else {"markerfacecolor": "white"}
+            point_intervals(
+                ax, part, part[at].map(places) + look_of.shift, colour=look_of.colour, marker=look_of.marker,
+                label=look_of.label, **face, **style,
+            )  # fmt: skip
+
+
+def name_lines(ax: Axes, texts: Sequence[str], room: float = 0.6) -> None:
+    """Write the lines' names at the axis, the first on top, with `room` lines above and below."""
+    ax.set_yticks(range(len(texts)), texts)
+    ax.set_ylim(len(texts) - 1 + room, -room)
+
+
+def spread(count: int, step: float) -> list[float]:
+    """Shifts that set `count` series of a line apart, `step` lines between neighbours."""
+    return [step * (place - (count - 1) / 2) for place in range(count)]
 
 
 def ablation_bars(frame: pd.DataFrame, xlabel: str = "accuracy", ax: Axes | None = None) -> Axes:
@@ -103,12 +159,10 @@ def dots(frame: pd.DataFrame, xlabel: str, title: str = "") -> Figure:
     """
     names = list(dict.fromkeys(frame["label"]))
     figure, ax = plt.subplots(figsize=(7.4, 1.2 + 0.5 * len(names)), layout="constrained")
-    for mine, label, (colour, marker), shift in _dressed(frame):
-        places, size = mine["label"].map(names.index) + shift, 6 if label else 8
-        point_intervals(ax, mine, places, colour=colour, marker=marker, size=size, label=label or None)
+    by = "arm" if frame["series"].nunique() == 1 and "arm" in frame else "series"
+    forest(ax, frame, names, _dressed(frame, by), by=by, size=8 if by == "arm" else 6)
     ax.axvline(0, color="0.15", linewidth=1.1)
-    ax.set_yticks(range(len(names)), names)
-    ax.set_ylim(len(names) - 0.45, -0.55)
+    name_lines(ax, names, 0.55)
     ax.set(xlabel=f"{xlabel}, 95 % interval over images", title=title)
     if ax.get_legend_handles_labels()[1]:
         ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
@@ -116,33 +170,25 @@ def dots(frame: pd.DataFrame, xlabel: str, title: str = "") -> Figure:
     return figure
 
 
-def _dressed(frame: pd.DataFrame) -> Iterator[tuple[pd.DataFrame, str, tuple, float]]:
-    """Rows that are drawn alike, the name that a legend gives them, their colour and marker, and how far off the line."""
-    series = list(dict.fromkeys(frame["series"]))
-    if len(series) == 1 and "arm" in frame:
-        for arm, mine in frame.groupby("arm", sort=False):
-            yield mine, "", (look(arm).colour, look(arm).marker), 0.0
-        return
+def _dressed(frame: pd.DataFrame, by: str) -> dict[str, Series]:
+    """Arms in their own looks, or series named after methods in theirs, or in the looks that series have in turn."""
+    names = list(dict.fromkeys(frame[by]))
+    if by == "arm":
+        return {arm: Series(look(arm).colour, look(arm).marker) for arm in names}
     methods = {one.label: (one.colour, one.marker) for one in LOOKS.values()}
-    styles = [methods[name] for name in series] if set(series) <= set(methods) else SERIES
-    for index, name in enumerate(series):
-        shift = 0.2 * (index - (len(series) - 1) / 2)
-        yield frame[frame["series"] == name], name, styles[index % len(styles)], shift
+    styles = [methods[name] for name in names] if set(names) <= set(methods) else SERIES
+    shifts = spread(len(names), 0.2)
+    return {name: Series(*styles[i % len(styles)], shifts[i], name) for i, name in enumerate(names)}
 
 
 def means(ax: Axes, frame: pd.DataFrame, label: str, xlabel: str, reference: float | None = None) -> Axes:
     """One dot a row with its interval, in the order given; columns `label`, mean, low, high."""
-    missing = {label, "mean", "low", "high"} - set(frame.columns)
-    if missing:
-        raise ValueError(f"frame lacks the columns {sorted(missing)}")
-    places = np.arange(len(frame))[::-1]
-    errors = np.abs(frame[["low", "high"]].to_numpy().T - frame["mean"].to_numpy())
-    ax.errorbar(
-        frame["mean"], places, xerr=errors, fmt="o", color="C0", ecolor="0.3", capsize=3, markersize=5
-    )
+    needs(frame, label)
+    style = {"colour": "C0", "marker": "o", "size": 5, "ecolor": "0.3", "capsize": 3}
+    point_intervals(ax, frame, range(len(frame)), value="mean", **style)
     if reference is not None:
         ax.axvline(reference, color="0.4", linestyle="--", linewidth=1.1)
-    ax.set_yticks(places, frame[label])
-    ax.set(xlabel=xlabel, ylim=(-0.6, len(frame) - 0.4))
+    name_lines(ax, frame[label])
+    ax.set(xlabel=xlabel)
     sns.despine(ax=ax)
     return ax

@@ -8,7 +8,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lib.study.pages.forest import point_intervals
+from lib.study.pages.forest import Series, forest, name_lines, spread
 from lib.study.pages.looks import BLUE, ORANGE
 from lib.study.wording import LEVEL, intervals, listing, starred, wide
 
@@ -84,26 +84,22 @@ def _lines(frame: pd.DataFrame) -> list[tuple[str, str]]:
 def _panel(ax: Axes, frame: pd.DataFrame, lines: list[tuple[str, str]]) -> None:
     series = list(dict.fromkeys(frame["series"]))
     looks = list(dict.fromkeys(_LOOKS[name] for name in series))
-    for name in series:
-        colour, marker = _LOOKS[name]
-        shift = 0.22 * (looks.index(_LOOKS[name]) - (len(looks) - 1) / 2)
-        mine = frame[frame["series"] == name]
-        for row in mine[mine["estimate"].abs() > REACH].itertuples():
-            _beyond(ax, row.estimate, lines.index((row.group, row.label)), colour)
-        mine = mine[mine["estimate"].abs() <= REACH]
-        for sure, part in mine.groupby(mine["p"] < LEVEL):
-            places = [lines.index(key) + shift for key in zip(part["group"], part["label"], strict=True)]
-            point_intervals(
-                ax, part, places, colour=colour, marker=marker, size=5.5,
-                markerfacecolor=colour if sure else "white", markeredgewidth=1.3,
-            )  # fmt: skip
-        if len(looks) > 1:  # one entry a series, filled or not
+    shifts = dict(zip(looks, spread(len(looks), 0.22), strict=True))
+    dress = {name: Series(*_LOOKS[name], shifts[_LOOKS[name]]) for name in series}
+    frame = frame.assign(
+        line=list(zip(frame["group"], frame["label"], strict=True)), filled=frame["p"] < LEVEL
+    )
+    within = frame["estimate"].abs() <= REACH
+    forest(ax, frame[within], lines, dress, at="line", size=5.5, markeredgewidth=1.3)
+    for row in frame[~within].itertuples():
+        _beyond(ax, row.estimate, lines.index(row.line), dress[row.series].colour)
+    if len(looks) > 1:  # one entry a series, filled or not
+        for name, (colour, marker) in zip(series, (_LOOKS[name] for name in series), strict=True):
             ax.plot([], [], marker=marker, color=colour, linestyle="none", label=name)
     ax.axvline(0, color="0.15", linewidth=1.1, zorder=1)
-    ax.set_yticks(range(len(lines)), [label or group for group, label in lines])
+    name_lines(ax, [label or group for group, label in lines])
     for text, (_, label) in zip(ax.get_yticklabels(), lines, strict=True):
         text.set_fontweight("normal" if label else "bold")
-    ax.set_ylim(len(lines) - 0.4, -0.6)
     ax.tick_params(axis="y", length=0)
     ax.grid(axis="x", color="0.92", linewidth=0.8)
     ax.set_axisbelow(True)

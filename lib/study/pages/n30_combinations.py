@@ -11,10 +11,11 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from lib.study.factorial import CUES
-from lib.study.pages.forest import point_intervals
+from lib.study.pages.forest import Series, forest, name_lines, point_intervals, spread
+from lib.study.pages.heatmap import heatmap, starred_cells
 from lib.study.pages.looks import BLUE, GREEN, ORANGE, PURPLE
 from lib.study.tables import ALL
-from lib.study.wording import row_interval
+from lib.study.wording import row_interval, wide
 
 # Cue: colour and marker, told apart by both.
 CUE_LOOKS = dict(zip(CUES, ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (PURPLE, "D")), strict=True))
@@ -75,16 +76,13 @@ def shares(effects: pd.DataFrame, suites: Sequence[str], kind: str = "shapley") 
         squeeze=False,
         layout="constrained",
     )
+    shifts = spread(len(CUES), 0.18)
+    dress = {cue: Series(*CUE_LOOKS[cue], shift, cue) for cue, shift in zip(CUES, shifts, strict=True)}
     for ax, suite in zip(axes.flat, suites, strict=False):
-        for index, cue in enumerate(CUES):
-            mine = rows[(rows["suite"] == suite) & (rows["cue"] == cue)].set_index("keep").loc[budgets]
-            colour, marker = CUE_LOOKS[cue]
-            places = np.arange(len(budgets)) + 0.18 * (index - 1.5)
-            point_intervals(ax, mine, places, colour=colour, marker=marker, size=5, label=cue)
+        forest(ax, rows[rows["suite"] == suite], budgets, dress, at="keep", by="cue", size=5)
         ax.axvline(0, color="0.15", linewidth=1.1)
         ax.set_title("all suites" if suite == ALL else suite)
-        ax.set_yticks(range(len(budgets)), [str(budget) for budget in budgets])
-        ax.set_ylim(len(budgets) - 0.5, -0.5)
+        name_lines(ax, [str(budget) for budget in budgets], 0.5)
         sns.despine(ax=ax)
     for ax in axes.flat[len(suites) :]:
         ax.set_visible(False)
@@ -98,20 +96,12 @@ def shares(effects: pd.DataFrame, suites: Sequence[str], kind: str = "shapley") 
 def interactions(effects: pd.DataFrame, keep: int, suites: Sequence[str]) -> Figure:
     """Draw the pairwise interactions at one budget: rows pairs of cues, columns suites, * where the interval lies off 0."""
     rows = effects[(effects["kind"] == "interaction") & (effects["keep"] == keep)]
-    grid = rows.pivot(index="cue", columns="suite", values="estimate")[list(suites)]
-    clear = rows.assign(clear=(rows["low"] > 0) | (rows["high"] < 0)).pivot(
-        index="cue", columns="suite", values="clear"
-    )[list(suites)]
-    marks = grid.map(lambda value: f"{value:+.2f}") + clear.map(lambda seen: "*" if seen else "")
-    most = float(np.abs(grid.to_numpy()).max()) or 1.0
+    clear = (rows["low"] > 0) | (rows["high"] < 0)
+    cells = (rows["estimate"], starred_cells(rows["estimate"], clear))
+    grid, marks = (wide(rows, part, "cue", "suite").sort_index()[list(suites)] for part in cells)
     figure, ax = plt.subplots(figsize=(8.2, 3.4), layout="constrained")
-    sns.heatmap(
-        grid, annot=marks, fmt="", cmap="vlag", vmin=-most, vmax=most, ax=ax, cbar_kws={"label": "interaction"},
-        annot_kws={"fontsize": 9},
-    )  # fmt: skip
+    heatmap(ax, grid, marks, "interaction")
     ax.set(
-        xlabel="",
-        ylabel="",
         title=f"{keep} tokens: how much more one cue gains when the other is on (*: interval without 0)",
     )
     return figure

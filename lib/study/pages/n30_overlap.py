@@ -5,13 +5,13 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from scipy.cluster.hierarchy import fcluster, leaves_list, linkage
 from scipy.spatial.distance import squareform
 
 from lib.study.evidence import Study
+from lib.study.pages.heatmap import heatmap
 from lib.study.pages.looks import LOOKS, look
 from lib.study.pages.n30_placement import rows
 from lib.study.wording import listing
@@ -62,9 +62,9 @@ def draw_overlaps(table: pd.DataFrame, keep: int, tokens: int) -> Figure:
     size = len(table)
     figure, ax = plt.subplots(figsize=(3.0 + 0.4 * size, 1.8 + 0.36 * size), layout="constrained")
     marks = table.map(lambda value: f"{value:.2f}".removeprefix("0"))
-    sns.heatmap(
-        table, annot=marks, fmt="", cmap="Blues", vmin=0, vmax=1, ax=ax, annot_kws={"fontsize": 9}, square=True,
-        mask=np.eye(size, dtype=bool), cbar_kws={"label": "share of the kept tokens in common", "shrink": 0.7},
+    heatmap(
+        ax, table, marks, "share of the kept tokens in common", colours="Blues", limits=(0, 1), shrink=0.7,
+        square=True, mask=np.eye(size, dtype=bool),
     )  # fmt: skip
     ax.set_facecolor("0.85")  # a method with itself
     for family in families(table):
@@ -83,7 +83,7 @@ def draw_overlaps(table: pd.DataFrame, keep: int, tokens: int) -> Figure:
     ax.set_xticks(np.arange(size) + 0.5, [_short(label) for label in table.index], rotation=55, ha="right")
     ax.set_yticks(np.arange(size) + 0.5, [_short(label) for label in table.index], rotation=0)
     ax.tick_params(length=0)
-    ax.set(xlabel="", ylabel="", title=overlap_title(table, keep, tokens))
+    ax.set(title=overlap_title(table, keep, tokens))
     return figure
 
 

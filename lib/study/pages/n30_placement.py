@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
 from lib.study.evidence import Study
-from lib.study.pages.forest import point_intervals
+from lib.study.pages.forest import Series, forest, name_lines
 from lib.study.pages.looks import look
 from lib.study.scenes.placement import CHANCE, FILE, QUANTITIES
 from lib.study.stats import holm, mean_interval, paired_difference
@@ -36,8 +36,7 @@ def draw_placement(frame: pd.DataFrame, keep: int) -> Figure:
         mine = frame[frame["quantity"] == quantity]
         _one_quantity(ax, mine, arms)
         ax.set_title(fill(words, 17))
-    axes[0].set_yticks(range(len(arms)), [look(arm).label for arm in arms])
-    axes[0].set_ylim(len(arms) - 0.4, -0.6)
+    name_lines(axes[0], [look(arm).label for arm in arms])
     for label, arm in zip(axes[0].get_yticklabels(), arms, strict=True):
         label.set_fontweight("bold" if arm in PAPERS else "normal")
     figure.suptitle(placement_title(frame, keep), fontsize="large")
@@ -52,13 +51,8 @@ def _one_quantity(ax: Axes, rows: pd.DataFrame, arms: list[str]) -> None:
     level = rows["chance"].dropna()
     if len(level):
         ax.axvline(level.iloc[0], color="0.3", linewidth=1.2, linestyle=(0, (1, 2)), zorder=0)
-    for row in rows[rows["arm"] != CHANCE].itertuples():
-        style, one = look(row.arm), rows.loc[[row.Index]]
-        face = style.colour if row.p < LEVEL else "white"
-        point_intervals(
-            ax, one, [arms.index(row.arm)], colour=style.colour, marker="o", markerfacecolor=face,
-            markeredgewidth=1.3,
-        )  # fmt: skip
+    dress = {arm: Series(look(arm).colour) for arm in arms}
+    forest(ax, rows.assign(filled=rows["p"] < LEVEL), arms, dress, at="arm", by="arm", markeredgewidth=1.3)
     ax.grid(axis="y", color="0.92", linewidth=0.8)
     ax.locator_params(axis="x", nbins=4)
     ax.margins(x=0.08)

@@ -14,6 +14,7 @@ from lib.study.arms import contender
 from lib.study.compare import alike, levels
 from lib.study.cost import visual_tokens
 from lib.study.evidence import Study
+from lib.study.pages.heatmap import heatmap, starred_cells
 from lib.study.pages.looks import look
 from lib.study.ranks import Ranking, groups
 from lib.study.rules import Clause, find
@@ -21,7 +22,7 @@ from lib.study.scenes.evaluate import decoder_layers
 from lib.study.scenes.layout import SUITES
 from lib.study.stats import holm
 from lib.study.tables import ALL, suite_weights
-from lib.study.wording import listing, row_interval, starred, wide
+from lib.study.wording import LEVEL, listing, row_interval, starred, wide
 
 
 def against_random(
@@ -68,22 +69,12 @@ def against_random(
 def draw_suites(pairs: pd.DataFrame, keep: int) -> Figure:
     """Draw the differences of one budget as a map, a row a method and a column a suite; * where adjusted p < 0.05."""
     rows = pairs[pairs["keep"] == keep]
-    grid = rows.pivot(index="label", columns="suite", values="estimate")
-    grid = grid.loc[list(dict.fromkeys(rows["label"])), list(dict.fromkeys(rows["suite"]))]
-    sure = rows.assign(sure=rows["p"] < 0.05).pivot(index="label", columns="suite", values="sure")
-    marks = grid.map(lambda value: f"{value:+.2f}") + sure.loc[grid.index, grid.columns].map(
-        lambda seen: "*" if seen else " "
-    )
-    most = float(grid.abs().to_numpy().max()) or 1.0
+    cells = (rows["estimate"], starred_cells(rows["estimate"], rows["p"] < LEVEL, blank=" "))
+    grid, marks = (wide(rows, part, "label", "suite") for part in cells)
     figure, ax = plt.subplots(figsize=(7.6, 1.2 + 0.33 * len(grid)), layout="constrained")
-    sns.heatmap(
-        grid, annot=marks, fmt="", cmap="vlag_r", vmin=-most, vmax=most, ax=ax, annot_kws={"fontsize": 9},
-        cbar_kws={"label": "accuracy: method - random"},
-    )  # fmt: skip
+    heatmap(ax, grid, marks, "accuracy: method - random", colours="vlag_r")
     spread = grid.std().drop(ALL, errors="ignore")
     ax.set(
-        xlabel="",
-        ylabel="",
         title=f"{keep} tokens: methods differ most on {spread.idxmax()}, least on {spread.idxmin()}",
     )
     ax.tick_params(axis="y", rotation=0)

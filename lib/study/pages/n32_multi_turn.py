@@ -15,6 +15,8 @@ from matplotlib.lines import Line2D
 from lib.study.arms import DEAF, Arm
 from lib.study.compare import levels, same_answers
 from lib.study.evidence import Study
+from lib.study.pages.forest import Series, forest, name_lines
+from lib.study.pages.heatmap import heatmap
 from lib.study.pages.looks import look
 from lib.study.records import TOLD
 from lib.study.rules import Clause, find
@@ -94,8 +96,7 @@ def draw(study: Study, frame: pd.DataFrame) -> Figure:
     hears = int(frame.drop_duplicates("arm")["hears"].sum())
     for ax in axes.flat:
         ax.axhline(hears - 0.5, color="0.75", linewidth=0.8)
-    axes.flat[0].set_yticks(range(len(names)), [name_of(name) for name in names])
-    axes.flat[0].set_ylim(len(names) - 0.4, -0.6)
+    name_lines(axes.flat[0], [name_of(name) for name in names])
     figure.supxlabel("accuracy on the question asked, 95 % interval over images", fontsize="medium")
     dot = {"marker": "o", "linestyle": "none", "color": "0.2", "markersize": 7}
     handles = [
@@ -112,20 +113,11 @@ def _panel(ax: Axes, rows: pd.DataFrame, study: Study, keep: int) -> None:
     for place, (arm, row) in enumerate(rows.iterrows()):
         colour = look(arm).colour
         ax.plot([row["earlier"], row["own"]], [place] * 2, color=colour, linewidth=2.4, alpha=0.35)
-        for side, shift, face in (("own", -0.13, colour), ("earlier", 0.13, "white")):
-            errors = [[row[side] - row[f"{side}_low"]], [row[f"{side}_high"] - row[side]]]
-            ax.errorbar(
-                row[side],
-                place + shift,
-                xerr=errors,
-                marker="o",
-                markersize=7,
-                color=colour,
-                markerfacecolor=face,
-                markeredgewidth=1.4,
-                capsize=2.5,
-                linewidth=1.2,
-            )
+    style = {"size": 7, "markeredgewidth": 1.4, "capsize": 2.5, "linewidth": 1.2}
+    for side, shift in (("own", -0.13), ("earlier", 0.13)):
+        mine = rows.assign(low=rows[f"{side}_low"], high=rows[f"{side}_high"], filled=side == "own")
+        dress = {arm: Series(look(arm).colour, "o", shift) for arm in rows.index}
+        forest(ax, mine.reset_index(), list(rows.index), dress, at="arm", by="arm", value=side, **style)
     for arm, style in (("random", ":"), ("none", "-")):
         level = levels(study, [arm], keep)["estimate"].iloc[0]
         ax.axvline(level, color="0.35" if style == ":" else "0.15", linestyle=style, linewidth=1.3, zorder=0)
@@ -239,20 +231,12 @@ def draw_pairs(
         1, len(arms), figsize=(1.6 + 3.3 * len(arms), 4.0), sharey=True, squeeze=False, layout="constrained"
     )
     for ax, (arm, values) in zip(axes.flat, maps.items(), strict=True):
-        ax.imshow(values, cmap="vlag", vmin=-top, vmax=top)
-        for (row, column), value in np.ndenumerate(values.to_numpy()):
-            if np.isfinite(value):
-                told_here = f"{round(100 * value) + 0:d}"
-                ax.text(
-                    column,
-                    row,
-                    told_here,
-                    ha="center",
-                    va="center",
-                    color="white" if abs(value) > 0.6 * top else "black",
-                )
-        ax.set_xticks(range(len(SUITES)), SUITES, rotation=45, ha="right", rotation_mode="anchor")
-        ax.set_yticks(range(len(SUITES)), SUITES)
+        marks = values.map(lambda value: "" if np.isnan(value) else f"{round(100 * value) + 0:d}")
+        heatmap(ax, values, marks, limits=(-top, top), square=True)
+        ax.spines[:].set_visible(True)  # the empty cells belong to the map
+        middles = np.arange(len(SUITES)) + 0.5
+        ax.set_xticks(middles, SUITES, rotation=45, ha="right", rotation_mode="anchor")
+        ax.set_yticks(middles, SUITES, rotation=0)
         ax.set(title=name_of(arm), xlabel="suite of the question asked")
     axes.flat[0].set_ylabel("suite of the earlier question")
     figure.suptitle(told)

@@ -16,7 +16,7 @@ from lib.study.arms import MANY_SEEDS, RANDOM_SEEDS, TIGHT
 from lib.study.claims import NOT_RUN, VERDICTS
 from lib.study.factorial import CUES
 from lib.study.pages import n80_training
-from lib.study.pages.forest import point_intervals
+from lib.study.pages.forest import Series, forest, spread
 from lib.study.pages.looks import BLUE, FONT, GREEN, ORANGE, PURPLE, SKY, VERDICT_COLOURS, VERDICT_LETTERS
 from lib.study.scenes import gate, retrieval
 from lib.study.scenes.layout import SUITES
@@ -102,10 +102,12 @@ def effect_dots(table: pd.DataFrame) -> Figure:
     figure, ax = plt.subplots(figsize=(8.4, 0.8 + 0.42 * len(names)), layout="constrained")
     ax.axvline(0, color="0.3", linewidth=1.0)
     places = np.arange(len(names), dtype=float)
-    spread = np.linspace(-0.24, 0.24, len(seeds)) if len(seeds) > 1 else [0.0]
-    for offset, name, (colour, marker) in zip(spread, seeds, _LOOKS, strict=False):
-        rows = table[table["training"] == name].set_index("effect").loc[names]
-        point_intervals(ax, rows, places + offset, colour=colour, marker=marker, size=5, label=f"seed {name}")
+    shifts = spread(len(seeds), 0.48 / max(len(seeds) - 1, 1))
+    dress = {
+        name: Series(*style, shift, f"seed {name}")
+        for name, style, shift in zip(seeds, _LOOKS, shifts, strict=False)
+    }
+    forest(ax, table, names, dress, at="effect", by="training", size=5)
     mean = table[table["training"] == "mean"].set_index("effect").loc[names]
     ax.plot(
         mean["estimate"],
