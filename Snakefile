@@ -17,7 +17,7 @@ from snakemake.exceptions import WorkflowError
 sys.path.insert(0, workflow.basedir)  # the code beside this file, wherever Snakemake is called from
 from lib.paths import user_path
 from lib import files
-from lib.study import sweep
+from lib.study import finished_runs, sweep
 
 PYTHON = sys.executable
 try:
@@ -46,7 +46,7 @@ def unless_same(path, what):
     """An input whose date counts only if what it says differs from what the finished notebook ran."""
 
     def found(wildcards):
-        return path(wildcards) if what in sweep.changed(RUNS[wildcards.run], Path(finished(wildcards.run))) else ancient(path(wildcards))
+        return path(wildcards) if what in finished_runs.changed(RUNS[wildcards.run], Path(finished(wildcards.run))) else ancient(path(wildcards))
 
     return found
 
@@ -64,7 +64,7 @@ def asked(name, default):
 
 if workflow.is_main_process:  # a job on a cluster reads this file too, and has its one target
     for name, run in RUNS.items():
-        for what in sweep.broken(run, Path(finished(name)), Path(".")):
+        for what in finished_runs.broken(run, Path(finished(name)), Path(".")):
             print(f"{what}: {finished(name)} is done again", file=sys.stderr)
             if not workflow.output_settings.dryrun:
                 Path(finished(name)).unlink(missing_ok=True)

@@ -25,14 +25,6 @@ ORDER = (
 )
 FLOOR = {room: floor for floor, rooms in enumerate(ORDER) for room in rooms}
 TOGETHER = {frozenset({"lib.study", "lib.study.parity"}), frozenset({"lib.files", "lib.paths"})}
-# What is still to be mended; both sets only ever shrink, and must say no more than is true.
-UPWARDS: set[tuple[str, str]] = set()
-LONG = {
-    "lib.study.scenes.evaluate",
-    "lib.study.scenes.layout",
-    "lib.study.scenes.training.train_tower",
-    "lib.study.sweep",
-}
 MOST = 300  # lines
 HEAVY = ("torch", "transformers", "matplotlib", "seaborn", "IPython", "PIL")
 # Words, statistics, formulas, registers, runners: what each may bring along of `HEAVY`, directly or not.
@@ -48,8 +40,12 @@ LIGHT = {
     "lib.study.evidence": (),
     "lib.study.factorial": (),
     "lib.study.metrics": (),
-    "lib.study.pages.captions": (),
+    "lib.study.pages.captions": (
+        "torch",
+    ),  # labels follow from the list of ablations, whose arms are methods
     "lib.study.pages.looks": ("matplotlib", "seaborn", "IPython", "PIL"),  # as seaborn does
+    "lib.study.finished_runs": (),
+    "lib.study.parameters": (),
     "lib.study.prepare": (),
     "lib.study.ranks": (),
     "lib.study.records": (),
@@ -108,12 +104,12 @@ def test_imports_go_one_way():
         for other in imported(module)
         if not allowed(room_of(module), room_of(other))
     }
-    assert wrong == UPWARDS
+    assert not wrong
 
 
 def test_no_file_is_long():
     lengths = {module: len(path.read_text(encoding="utf-8").splitlines()) for module, path in MODULES.items()}
-    assert {module for module, lines in lengths.items() if lines > MOST} == LONG
+    assert not {module for module, lines in lengths.items() if lines > MOST}
 
 
 @pytest.mark.parametrize("module", LIGHT)

@@ -12,7 +12,8 @@ import pytest
 from lib.paths import FIGURES, NOTEBOOKS, README, ROOT, SWEEPS
 from lib.study.pages import model_card, page
 from lib.study.pages.readme import block, with_results
-from lib.study.sweep import read_parameters, read_runs
+from lib.study.parameters import read_parameters
+from lib.study.sweep import read_runs
 
 BOOKS = sorted(NOTEBOOKS.glob("*.ipynb"))
 TEXT = {".py", ".md", ".yml", ".yaml", ".toml", ".txt", ".cfg", ".cff", ".csv", ".ipynb", ".json", ".svg", ""}

@@ -20,8 +20,9 @@ from papermill.exceptions import PapermillExecutionError
 
 from lib.files import alone, whole
 from lib.paths import ROOT, user_path
+from lib.study.parameters import cells_digest, read_parameters
 from lib.study.records import provenance
-from lib.study.sweep import cells_digest, read_parameters, resolve
+from lib.study.sweep import resolve
 
 KERNEL = "python3"
 

@@ -13,36 +13,21 @@ wanted, `jobs` (by file stem: what its runs need, the keys of `Job`). A notebook
           many: {keep: 32}
 """
 
-import ast
-import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import NamedTuple
 
 import yaml
 
-from lib.files import cut_short
 from lib.paths import EVIDENCE, NOTEBOOKS, SWEEPS, user_path
+from lib.study.parameters import Parameter, cells_digest, from_file, from_text, read_parameters
 
 SETS, BETWEEN = "sets", "--"
 RECORDED = SWEEPS / "recorded.yml"  # every parameter of the runs that made what is committed
-_TYPES: Mapping[str, type] = {"str": str, "int": int, "float": float, "bool": bool, "list": list}
-_INT = re.compile(r"[+-]?\d+")
-_FLOAT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _NAME = re.compile(
     r"[a-zA-Z0-9][a-zA-Z0-9_.]*(-[a-zA-Z0-9_.]+)*"
 )  # no two dashes in a row: they end the stem
-
-
-class Parameter(NamedTuple):
-    """One assignment of the parameters cell."""
-
-    name: str
-    kind: str  # a key of _TYPES
-    default: object
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,93 +84,6 @@ class Run:
         """The folder it writes to, "" for the committed places or none of its own."""
         asked = str(self.parameters.get("output", ""))
         return "" if asked in ("", EVIDENCE) else str(user_path(asked))
-
-
-def _cells(notebook: Path) -> list[dict]:
-    """Cells of a notebook of format 4, each source as one text."""
-    if not notebook.is_file():
-        raise ValueError(f"NOTEBOOK {notebook} does not exist")
-    try:
-        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-        return [cell | {"source": "".join(cell["source"])} for cell in cells]
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"NOTEBOOK {notebook} is not a notebook ({type(error).__name__})") from error
-
-
-def cells_digest(notebook: Path) -> str:
-    """Sha-256 of a notebook's code cells: outputs, counts, prose and metadata do not change it."""
-    code = [cell["source"] for cell in _cells(notebook) if cell.get("cell_type") == "code"]
-    return hashlib.sha256("\0".join(code).encode()).hexdigest()
-
-
-def read_parameters(notebook: Path) -> dict[str, Parameter]:
-    """Read the parameters cell: one annotated or plain assignment of a literal per line.
-
-    Raises
-    ------
-    ValueError
-        No such notebook, no or several tagged cells, or a line that is no assignment of a literal.
-    """
-    tagged = [cell for cell in _cells(notebook) if "parameters" in cell.get("metadata", {}).get("tags", [])]
-    if len(tagged) != 1:
-        raise ValueError(
-            f"NOTEBOOK {notebook} has {len(tagged)} cells tagged 'parameters', needs exactly one"
-        )
-    try:
-        body = ast.parse(tagged[0]["source"]).body
-    except SyntaxError as error:
-        raise ValueError(f"NOTEBOOK {notebook}: the parameters cell is not Python ({error})") from error
-    found = {}
-    for node in body:
-        parameter = _assignment(node, notebook)
-        found[parameter.name] = parameter
-    return found
-
-
-def _assignment(node: ast.stmt, notebook: Path) -> Parameter:
-    target = node.target if isinstance(node, ast.AnnAssign) else None
-    if isinstance(node, ast.Assign) and len(node.targets) == 1:
-        target = node.targets[0]
-    line = ast.unparse(node)
-    if not isinstance(target, ast.Name) or node.value is None:
-        raise ValueError(f"NOTEBOOK {notebook}: parameters cell holds {line!r}, which is no plain assignment")
-    try:
-        default = ast.literal_eval(node.value)
-    except ValueError as error:
-        raise ValueError(f"NOTEBOOK {notebook}: {line!r} is not a literal") from error
-    said = (
-        ast.unparse(node.annotation).split("[")[0]
-        if isinstance(node, ast.AnnAssign)
-        else type(default).__name__
-    )
-    if said not in _TYPES:
-        raise ValueError(f"NOTEBOOK {notebook}: {line!r} has type {said}; known: {', '.join(_TYPES)}")
-    return Parameter(target.id, said, default)
-
-
-def from_text(parameter: Parameter, text: str) -> object:
-    """Turn a command-line word into the declared type, or raise ValueError."""
-    if parameter.kind == "str":
-        return text
-    if parameter.kind == "bool" and text in ("True", "False"):
-        return text == "True"
-    if parameter.kind == "int" and _INT.fullmatch(text):
-        return int(text)
-    if parameter.kind == "float" and _FLOAT.fullmatch(text):
-        return float(text)
-    hint = {"bool": "; write True or False", "list": "; give lists in a file with -f"}.get(parameter.kind, "")
-    raise ValueError(f"parameter {parameter.name} is {parameter.kind}, got {text!r}{hint}")
-
-
-def from_file(parameter: Parameter, value: object) -> object:
-    """Check a YAML value against the declared type; only a whole number may stand for a float."""
-    if parameter.kind == "float" and type(value) is int:
-        return float(value)
-    if type(value) is not _TYPES[parameter.kind]:
-        raise ValueError(
-            f"parameter {parameter.name} is {parameter.kind}, got {value!r} ({type(value).__name__})"
-        )
-    return value
 
 
 def _mapping(value: object, what: str) -> dict:
@@ -396,30 +294,3 @@ def before(run: Run, runs: Sequence[Run], needs: Mapping[str, Sequence[str]]) ->
     """The runs that must be done before one: of the notebooks it needs, those that write into the same folder."""
     wanted = needs.get(run.notebook, ()) if run.job.after is None else run.job.after
     return [other for other in runs if other.notebook in wanted and other.output == run.output]
-
-
-def told(finished: Path) -> dict[str, object]:
-    """What a finished notebook says of its run, or {} where there is none that does."""
-    if not finished.is_file():
-        return {}
-    try:
-        return json.loads(finished.read_text(encoding="utf-8"))["metadata"]["study_run"]
-    except (ValueError, TypeError, KeyError):  # not one that the runner put there
-        return {}
-
-
-def changed(run: Run, finished: Path) -> list[str]:
-    """In what a run differs from the one that a finished notebook tells of: cells, parameters, both or nothing."""
-    found = told(finished)
-    pairs = {"cells": ("notebook_sha256", run.cells), "parameters": ("parameters", dict(run.parameters))}
-    return [what for what, (key, value) in pairs.items() if found.get(key) != value]
-
-
-def broken(run: Run, finished: Path, root: Path) -> list[str]:
-    """What a finished run cannot stand on: itself or records of its folder, cut short. Committed ones are git's to mend."""
-    if not finished.exists():
-        return []
-    if not told(finished):
-        return [f"{finished} is not a whole notebook of a run"]
-    records = sorted((root / run.output / "records").rglob("*.parquet")) if run.output else []
-    return [f"{path} was cut short" for path in records if cut_short(path)]

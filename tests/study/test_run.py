@@ -7,8 +7,8 @@ import pytest
 
 from lib import files
 from lib.paths import EVIDENCE, NOTEBOOKS
+from lib.study import parameters, sweep
 from lib.study import run as runner
-from lib.study import sweep
 
 PARAMETERS = """source: str = "recorded"  # where numbers come from
 questions: int = 0
@@ -94,18 +94,18 @@ def test_sweep_sections_and_the_command_line_win_in_order(notebook, tmp_path):
 )
 def test_a_parameters_cell_that_cannot_be_read(tmp_path, parameters, said):
     with pytest.raises(ValueError, match=said):
-        sweep.read_parameters(_notebook(tmp_path / "book.ipynb", parameters=parameters))
+        parameters.read_parameters(_notebook(tmp_path / "book.ipynb", parameters=parameters))
 
 
 def test_a_notebook_needs_one_tagged_cell(tmp_path):
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x = 1")])
     nbformat.write(book, tmp_path / "book.ipynb")
     with pytest.raises(ValueError, match="has 0 cells tagged 'parameters'"):
-        sweep.read_parameters(tmp_path / "book.ipynb")
+        parameters.read_parameters(tmp_path / "book.ipynb")
     (tmp_path / "text.ipynb").write_text("no notebook")
     for name, said in (("text.ipynb", "is not a notebook"), ("absent.ipynb", "does not exist")):
         with pytest.raises(ValueError, match=said):
-            sweep.read_parameters(tmp_path / name)
+            parameters.read_parameters(tmp_path / name)
 
 
 @pytest.mark.filterwarnings(
@@ -186,7 +186,7 @@ def test_a_run_with_the_committed_parameters_writes_the_committed_places():
         path = NOTEBOOKS / f"{run.notebook}.ipynb"
         assert sweep.resolve(path) == {"output": EVIDENCE}
         # All parameters stand in the sweep, so that one edited in a notebook is noticed, too.
-        defaults = {name: one.default for name, one in sweep.read_parameters(path).items()}
+        defaults = {name: one.default for name, one in parameters.read_parameters(path).items()}
         assert run.values == defaults | {"output": EVIDENCE}
         assert run.output == ""
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from lib.study import sweep
+from lib.study import finished_runs, parameters, sweep
 from testkit.workspace import RUNS, Workspace, write_notebook
 
 NEEDS = {"total": ["count"]}
@@ -90,36 +90,36 @@ def test_a_wrong_sweep_is_refused(work, old, new, said):
 
 def test_only_code_counts_as_a_change_of_a_notebook(work):
     path = work.folder / "notebooks/count.ipynb"
-    before, book = sweep.cells_digest(path), nbformat.read(path, as_version=4)
+    before, book = parameters.cells_digest(path), nbformat.read(path, as_version=4)
     book.cells[1].outputs = [nbformat.v4.new_output("stream", text="seen")]
     book.cells[1].execution_count = 7
     book.cells.append(nbformat.v4.new_markdown_cell("prose"))
     nbformat.write(book, path)
-    assert sweep.cells_digest(path) == before
+    assert parameters.cells_digest(path) == before
     book.cells[1].source += "\n"
     nbformat.write(book, path)
-    assert sweep.cells_digest(path) != before
+    assert parameters.cells_digest(path) != before
 
 
 def test_a_finished_run_tells_what_it_ran(work):
     few = _runs(work)[0]
-    assert sweep.changed(few, work.finished(few.name)) == ["cells", "parameters"]  # none there
+    assert finished_runs.changed(few, work.finished(few.name)) == ["cells", "parameters"]  # none there
     path = _finish(work, few)
-    assert sweep.changed(few, path) == []
+    assert finished_runs.changed(few, path) == []
     work.sweep.write_text(work.sweep.read_text().replace("scale: 2.0", "scale: 3.0"))
-    assert sweep.changed(_runs(work)[0], path) == ["parameters"]
+    assert finished_runs.changed(_runs(work)[0], path) == ["parameters"]
     write_notebook(work.folder / "notebooks/count.ipynb", "print('other')")
-    assert sweep.changed(_runs(work)[0], path) == ["cells", "parameters"]
+    assert finished_runs.changed(_runs(work)[0], path) == ["cells", "parameters"]
 
 
 def test_a_finished_run_does_not_stand_on_what_was_cut_short(work):
     few = _runs(work)[0]
-    assert sweep.broken(few, work.finished(few.name), Path()) == []
+    assert finished_runs.broken(few, work.finished(few.name), Path()) == []
     path = _finish(work, few)
-    assert sweep.broken(few, path, Path()) == []
+    assert finished_runs.broken(few, path, Path()) == []
     record = Path(few.output) / "records/a.parquet"
     record.parent.mkdir(parents=True)
     record.write_bytes(b"PAR1 half of a file")
-    assert sweep.broken(few, path, Path()) == [f"{record} was cut short"]
+    assert finished_runs.broken(few, path, Path()) == [f"{record} was cut short"]
     path.write_text(path.read_text()[:-9])
-    assert sweep.broken(few, path, Path()) == [f"{path} is not a whole notebook of a run"]
+    assert finished_runs.broken(few, path, Path()) == [f"{path} is not a whole notebook of a run"]

@@ -22,8 +22,8 @@ from lib.pruning.methods import make
 from lib.study.arms import BUDGETS
 from lib.study.pages.looks import look
 from lib.study.scenes.capture import Asked, one_question, quiet_model, see
-from lib.study.scenes.evaluate import LOCAL_SUITES, TEST_PICTURES
 from lib.study.scenes.layout import Layout
+from lib.study.scenes.split import LOCAL_SUITES, TEST_PICTURES
 
 METHODS = ("desap", "adaptprune", "cls", "fastv", "random", "oracle")
 PICTURES = 6

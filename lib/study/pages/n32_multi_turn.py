@@ -20,8 +20,8 @@ from lib.study.pages.heatmap import heatmap
 from lib.study.pages.looks import look
 from lib.study.records import TOLD
 from lib.study.rules import Clause, find
-from lib.study.scenes.evaluate import earlier_place
 from lib.study.scenes.layout import SUITES
+from lib.study.scenes.split import earlier_place
 from lib.study.stats import holm
 from lib.study.wording import listing, row_interval, starred
 

@@ -20,9 +20,9 @@ from lib.pruning.base import Choice, Cues, Method, Needs
 from lib.pruning.checks import check_integer, check_option
 from lib.pruning.methods import Blind
 from lib.study.replay import StandIn
-from lib.study.scenes.evaluate import LOCAL_SUITES, TEST_PICTURES, test_set
 from lib.study.scenes.layout import SUITES, Layout
 from lib.study.scenes.questions import evidence_mask
+from lib.study.scenes.split import LOCAL_SUITES, TEST_PICTURES, test_set
 
 SOURCES = ("recorded", "live")
 TOKENS = Layout().grid[0] * Layout().grid[1]

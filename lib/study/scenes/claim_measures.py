@@ -24,15 +24,8 @@ from lib.pruning.selection import adaptive_nms
 from lib.study import records
 from lib.study.arms import TIGHT, Arm, record_path
 from lib.study.parity import oracles
-from lib.study.scenes.evaluate import (
-    LOCAL_SUITES,
-    TEST_PICTURES,
-    TEST_SEED,
-    evidence_sizes,
-    localisation,
-    test_set,
-    write_measures,
-)
+from lib.study.scenes.evaluate import localisation, write_measures
+from lib.study.scenes.split import LOCAL_SUITES, TEST_PICTURES, TEST_SEED, evidence_sizes, test_set
 
 # The published size first and most often; other shapes to show that nothing hangs on it. Grid: trials, picks.
 GRIDS = {(24, 24): (120, 57), (12, 12): (40, 14), (16, 9): (20, 29), (7, 13): (20, 18)}

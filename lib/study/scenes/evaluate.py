@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,6 @@ from tqdm import tqdm
 from transformers import PreTrainedConfig
 
 from lib.files import cut_short
-from lib.models.architectures import Sizes
 from lib.models.checkpoints import weights_digest
 from lib.models.embedded import PROMPT
 from lib.models.hub import Loaded, load
@@ -34,12 +33,8 @@ from lib.study.arms import Arm, record_path
 from lib.study.cards import model_name
 from lib.study.metrics import exact_match
 from lib.study.replay import Replay
-from lib.study.scenes.layout import SUITES, Scenes
-from lib.study.scenes.questions import Question, benchmark, evidence_mask
-from lib.study.scenes.training.recipe import recipe_of
-
-TEST_PICTURES, TEST_SEED = 300, 2026
-LOCAL_SUITES = tuple(suite for suite in SUITES if suite != "scene")  # a whole picture has no place to find
+from lib.study.scenes.questions import Question, evidence_mask
+from lib.study.scenes.split import LOCAL_SUITES, TEST_PICTURES, TEST_SEED, earlier_place, split_at
 
 
 @dataclass(frozen=True)
@@ -165,25 +160,6 @@ class Benchmark:
         return replay
 
 
-def earlier_place(picture: int, place: int, suites: int) -> int:
-    """Which suite's question was asked before that of suite `place` about a picture: never the same one.
-
-    The step to it changes from picture to picture, so that every ordered pair of suites occurs equally often.
-    """
-    return (place + 1 + picture % (suites - 1)) % suites
-
-
-def test_set() -> tuple[Scenes, list[list[Question]]]:
-    """The benchmark's test split: 300 pictures, one question of each suite a picture."""
-    return split_at(Sizes().grid)
-
-
-@lru_cache(maxsize=2)
-def split_at(side: int) -> tuple[Scenes, list[list[Question]]]:
-    """The test split in pictures of `side` x `side` visual tokens; ValueError where there is no recipe for them."""
-    return benchmark("test", TEST_PICTURES, TEST_SEED, recipe_of(side).frame)
-
-
 def grid_side(config: PreTrainedConfig) -> int:
     """Visual tokens a side of a LLaVA's pictures."""
     return config.vision_config.image_size // config.vision_config.patch_size
@@ -297,15 +273,3 @@ def localisation(frame: pd.DataFrame, name: str, masks: dict[str, int]) -> pd.Da
     size = local["question_id"].map(masks)
     value = local["kept_on_evidence"] * size / local["keep"]
     return local[["model", "suite", "question_id", "image_id"]].assign(measure=name, value=value)
-
-
-def evidence_sizes() -> dict[str, int]:
-    """Evidence tokens of every test question."""
-    scenes, asked = test_set()
-    return {
-        f"test-{TEST_SEED}-{row:04d}-{question.suite}": int(
-            evidence_mask(question.boxes, scenes.layout.grid).sum()
-        )
-        for row, found in enumerate(asked)
-        for question in found
-    }

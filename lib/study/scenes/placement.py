@@ -24,8 +24,9 @@ from lib.pruning.precision import cosine
 from lib.study import records
 from lib.study.arms import RIVALS, TIGHT
 from lib.study.scenes.capture import Asked, sample, see
-from lib.study.scenes.evaluate import TEST_PICTURES, TEST_SEED, test_set, write_measures
+from lib.study.scenes.evaluate import write_measures
 from lib.study.scenes.questions import evidence_mask
+from lib.study.scenes.split import TEST_PICTURES, TEST_SEED, test_set
 
 FILE = "placement.parquet"
 # Measured quantity: what it says, for an axis.

@@ -26,9 +26,10 @@ from lib.pruning.precision import cosine
 from lib.study.scenes import capture
 from lib.study.scenes.claim_measures import layer_cosines
 from lib.study.scenes.cue_measures import distances
-from lib.study.scenes.evaluate import TEST_PICTURES, TEST_SEED, test_set, write_measures
+from lib.study.scenes.evaluate import write_measures
 from lib.study.scenes.layout import EMPTY
 from lib.study.scenes.questions import evidence_mask
+from lib.study.scenes.split import TEST_PICTURES, TEST_SEED, test_set
 from lib.study.stats import mean_interval
 
 # Quantity in the table of known behaviour: name of the measure in the records.

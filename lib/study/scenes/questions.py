@@ -26,8 +26,8 @@ from lib.study.scenes.layout import (
     SUITES,
     Layout,
     Scenes,
-    generate,
 )
+from lib.study.scenes.render import generate
 
 _COLORS, _BACKGROUNDS = tuple(COLORS), tuple(BACKGROUNDS)
 _OPENINGS = ("", "", "a photo of ", "there is ", "this is ", "look at ")

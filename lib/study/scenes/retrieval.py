@@ -15,9 +15,10 @@ from lib.models import embedded
 from lib.models.clip import encode_text
 from lib.models.hub import Loaded, load
 from lib.paths import MODEL
-from lib.study.scenes.evaluate import TEST_SEED, write_measures
-from lib.study.scenes.layout import generate
+from lib.study.scenes.evaluate import write_measures
 from lib.study.scenes.questions import caption
+from lib.study.scenes.render import generate
+from lib.study.scenes.split import TEST_SEED
 
 BATCH, BATCHES = 128, 10  # pictures that compete; how many such sets
 ASKED = 0.80  # top-1, each way

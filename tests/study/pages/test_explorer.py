@@ -9,7 +9,7 @@ from lib.paths import RECORDS
 from lib.study import records
 from lib.study.pages import explorer
 from lib.study.scenes.capture import one_question
-from lib.study.scenes.evaluate import TEST_SEED
+from lib.study.scenes.split import TEST_SEED
 from testkit.commands import command
 
 

@@ -11,7 +11,7 @@ from lib.pruning.depth import entering
 from lib.pruning.methods import make
 from lib.study import arms, cards, records
 from lib.study.arms import Arm, adaptprune_arms, desap_arms, record_path, shared_arms, turn_arms
-from lib.study.scenes import claim_measures, evaluate
+from lib.study.scenes import claim_measures, evaluate, split
 from lib.study.scenes.evaluate import Benchmark, decoder_layers, record_arms
 from lib.study.scenes.layout import SUITES
 from lib.study.scenes.questions import words
@@ -59,7 +59,7 @@ def test_a_model_is_asked_about_pictures_of_its_own_grid(tmp_path):
     assert (frame["keep"] == 64).all()
     assert set(frame["model"]) == {"scenes24-3"}
     with pytest.raises(ValueError, match="grid must be one of 12, 24, got 13"):
-        evaluate.split_at(13)
+        split.split_at(13)
 
 
 def test_batches_do_not_change_answers(folder, asked):
@@ -93,15 +93,13 @@ def test_shuffled_arm_hands_over_another_question(asked):
 def test_every_ordered_pair_of_suites_occurs_equally_often():
     count = len(SUITES)
     pairs = [
-        (place, evaluate.earlier_place(picture, place, count))
-        for picture in range(10)
-        for place in range(count)
+        (place, split.earlier_place(picture, place, count)) for picture in range(10) for place in range(count)
     ]
     assert not [pair for pair in pairs if pair[0] == pair[1]]
     assert {pairs.count(pair) for pair in pairs} == {2}
     assert len(set(pairs)) == count * (count - 1)
     for picture in range(10):  # every question is another one's earlier question
-        assert {evaluate.earlier_place(picture, place, count) for place in range(count)} == set(range(count))
+        assert {split.earlier_place(picture, place, count) for place in range(count)} == set(range(count))
 
 
 def kept_of(asked, method, batch):
@@ -199,7 +197,7 @@ def test_every_arm_has_a_file_of_its_own(tmp_path):
 
 def test_localisation_counts_kept_tokens_on_the_evidence(asked):
     frame = asked.ask(Arm(method=make("oracle", keep=16)))
-    sizes = evaluate.evidence_sizes()
+    sizes = split.evidence_sizes()
     rows = evaluate.localisation(frame, "found", sizes).set_index("question_id")["value"]
     assert not [name for name in rows.index if name.endswith("-scene")]
     for name, value in rows.items():

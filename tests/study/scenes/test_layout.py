@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from lib.study.scenes import layout as scenes
-from lib.study.scenes.layout import BADGE, CARD, OBJECT, SPLITS, Layout, generate
+from lib.study.scenes import render
+from lib.study.scenes.layout import BADGE, CARD, OBJECT, SPLITS, Layout
+from lib.study.scenes.render import generate
 
 
 def drawn(seed=0, n=24, split="train", **layout):
@@ -67,19 +69,19 @@ def test_target_occurs_exactly_count_times():
 
 def test_splits_share_neither_photographs_nor_digits():
     assert [SPLITS[name] for name in ("train", "validation", "test")] == [(0, 0.55), (0.55, 0.75), (0.75, 1)]
-    cards = {split: scenes._digit_bank(split)[0] for split in SPLITS}
+    cards = {split: render._digit_bank(split)[0] for split in SPLITS}
     seen = {split: {card.tobytes() for card in bank} for split, bank in cards.items()}
     assert not seen["train"] & seen["test"]
     assert not seen["train"] & seen["validation"]
     widths = [
-        sum(strip.shape[1] for strip in scenes.cuttings(split, scenes.photographs())) for split in SPLITS
+        sum(strip.shape[1] for strip in render.cuttings(split, render.photographs())) for split in SPLITS
     ]
     assert widths[0] > widths[2] > 0
 
 
 def test_every_strip_holds_a_whole_picture():
     for split in SPLITS:
-        assert all(strip.shape[1] >= 96 for strip in scenes.cuttings(split, scenes.photographs()))
+        assert all(strip.shape[1] >= 96 for strip in render.cuttings(split, render.photographs()))
 
 
 @pytest.mark.parametrize(

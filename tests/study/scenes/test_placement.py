@@ -7,7 +7,7 @@ import torch
 from lib.models import checkpoints
 from lib.paths import MODEL
 from lib.study import records
-from lib.study.scenes import evaluate, placement
+from lib.study.scenes import placement, split
 from lib.study.scenes.capture import sample
 
 
@@ -25,7 +25,7 @@ def test_masks_mark_what_they_say(asked):
     assert marked["bottom"][0].tolist() == [False] * 108 + [True] * 36
     assert marked["high_norm"][0].tolist() == [False] * 130 + [True] * 14
     assert not (marked["evidence"] & marked["distractors"]).any()
-    items = evaluate.test_set()[0].box[asked[0].picture]
+    items = split.test_set()[0].box[asked[0].picture]
     assert (marked["evidence"] | marked["distractors"])[0].sum() >= len(items)
 
 

@@ -7,8 +7,9 @@ import pytest
 
 from lib.models import embedded
 from lib.study.scenes import questions
-from lib.study.scenes.layout import ANSWERS, COLORS, OBJECT, PLACES, SHAPES, SUITES, Layout, generate
+from lib.study.scenes.layout import ANSWERS, COLORS, OBJECT, PLACES, SHAPES, SUITES, Layout
 from lib.study.scenes.questions import benchmark, caption, evidence_mask, take, words
+from lib.study.scenes.render import generate
 
 NAMES = tuple(COLORS)
 

@@ -24,7 +24,7 @@ from lib.study.scenes.next.words import SUITES, benchmark, caption
 from lib.study.scenes.next.world import Layout, generate
 from lib.study.scenes.retrieval import ASKED as RETRIEVED
 from lib.study.scenes.retrieval import BATCH as COMPETING
-from lib.study.scenes.training import train_tower
+from lib.study.scenes.training.probes import probe
 from lib.study.stats import mean_interval
 
 ACCURATE = dict.fromkeys(SUITES, 0.95) | {"scene": 0.90, "count": 0.85, "relate": 0.85}
@@ -61,7 +61,7 @@ def probes(loaded: Loaded, layout: Layout, pictures: int = 400) -> dict[str, flo
     """Accuracy of linear probes of the tower's states that the decoder reads; test pictures, half as many as it learns from."""
     seen = generate(np.random.default_rng([24, SEED, 5]), pictures, layout)
     rest = generate(np.random.default_rng([24, SEED, 6]), pictures // 2, layout, "test")
-    return train_tower.probe(loaded.model.model.vision_tower, seen, rest, boxes=True)
+    return probe(loaded.model.model.vision_tower, seen, rest, boxes=True)
 
 
 def gate_table(

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from lib.study.scenes import layout
+from lib.study.scenes import render
 from lib.study.scenes.layout import COLORS, SHAPES, SPLITS
 
 PAPERS = {"white": (0.86, 1.0), "grey": (0.46, 0.58)}  # brightness of a card
@@ -23,7 +23,7 @@ def _masters() -> np.ndarray:
     made = np.zeros((len(SHAPES), side, side), np.float32)
     for index, name in enumerate(SHAPES):
         big = Image.new("L", (side * over, side * over))
-        layout.draw_shape(ImageDraw.Draw(big), name, side * over / 2, side * over / 2.5, 0.0)
+        render.draw_shape(ImageDraw.Draw(big), name, side * over / 2, side * over / 2.5, 0.0)
         made[index] = np.asarray(big.resize((side, side), Image.Resampling.BOX)) / 255.0
     return made
 

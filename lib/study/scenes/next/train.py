@@ -25,7 +25,7 @@ from lib.study.scenes.next import recipe
 from lib.study.scenes.next.decoder import train_decoder
 from lib.study.scenes.next.words import words
 from lib.study.scenes.next.world import generate
-from lib.study.scenes.training import train_tower
+from lib.study.scenes.training import probes, train_tower
 from lib.study.scenes.training.batches import Paused
 from lib.study.scenes.training.half_linears import half_linears, pays
 
@@ -88,7 +88,7 @@ def probe(folder: Path, vision, seed: int) -> None:
         return
     seen = generate(np.random.default_rng([seed, 5]), PROBED, recipe.WHOLE)
     rest = generate(np.random.default_rng([seed, 6]), PROBED // 2, recipe.WHOLE, "validation")
-    told = train_tower.probe(vision, seen, rest, boxes=True)
+    told = probes.probe(vision, seen, rest, boxes=True)
     with whole(file) as part:
         part.write_text(json.dumps({"pictures": PROBED, "accuracy": told}, indent=1))
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lib.study.scenes import layout as scenes
+from lib.study.scenes import render
 from lib.study.scenes.layout import BADGE, CARD, COLORS, OBJECT, PATCH, SPLITS, Scenes
 from lib.study.scenes.next import painting
 from lib.study.scenes.next.painting import PAPERS
@@ -113,13 +113,13 @@ def generate(rng: np.random.Generator, n: int, layout: Layout = Layout(), split:
     shape = rng.integers(0, layout.shapes, kind.shape)
     target, count = np.zeros((n, 2), int), np.zeros(n, int)
     if layout.objects:
-        chosen = scenes.choose_items(rng, n, layout)
+        chosen = render.choose_items(rng, n, layout)
         color[:, : layout.objects], shape[:, : layout.objects], target, count = chosen
     color[kind == CARD] = rng.random((n, len(PAPERS))).argsort(1)[:, : layout.cards].ravel()
     left, top, side = places(rng, n, layout)
     background = rng.integers(0, len(BACKGROUNDS), n)
-    strips = scenes.strips(split, layout.pixels, photographs())
-    canvas = scenes.backdrop(rng, background, layout.pixels, strips)
+    strips = render.strips(split, layout.pixels, photographs())
+    canvas = render.backdrop(rng, background, layout.pixels, strips)
     value = rng.integers(0, 2, kind.shape)
     box = np.zeros((*kind.shape, 4), int)
     for slot, what in enumerate(kind[0]):

@@ -20,9 +20,9 @@ import torch
 
 from lib.files import alone, whole
 from lib.models import embedded
-from lib.study.scenes.layout import generate
 from lib.study.scenes.questions import words
-from lib.study.scenes.training import train_decoder, train_tower
+from lib.study.scenes.render import generate
+from lib.study.scenes.training import probes, train_decoder, train_tower
 from lib.study.scenes.training.recipe import RECIPES, Recipe
 
 
@@ -133,7 +133,7 @@ def _probe(checkpoints: Path, vision, seed: int, probed: int, recipe: Recipe) ->
         started = time.time()
         seen = generate(np.random.default_rng([seed, 5]), probed, recipe.frame)
         rest = generate(np.random.default_rng([seed, 6]), max(20, probed // 2), recipe.frame, "validation")
-        accuracy = train_tower.probe(vision, seen, rest)
+        accuracy = probes.probe(vision, seen, rest)
         told = {"pictures": probed, "accuracy": accuracy, "seconds": round(time.time() - started, 1)}
         with whole(file) as part:
             part.write_text(json.dumps(told))

@@ -20,8 +20,9 @@ from torch import nn
 from lib.models import embedded
 from lib.models.architectures import Sizes
 from lib.models.embedded import ASSISTANT, END, PAD, START, USER
-from lib.study.scenes.layout import Layout, Scenes, generate
+from lib.study.scenes.layout import Layout, Scenes
 from lib.study.scenes.questions import SUITES, benchmark, caption, questions
+from lib.study.scenes.render import generate
 from lib.study.scenes.training.batches import onto
 from lib.study.scenes.training.loop import Half, fit, phase_at
 from lib.study.scenes.training.train_tower import tower_states

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from lib.study.scenes.layout import BADGE, CARD, COLORS, OBJECT, SPLITS, cuttings
+from lib.study.scenes.layout import BADGE, CARD, COLORS, OBJECT, SPLITS
 from lib.study.scenes.next.painting import PAPERS, digits
 from lib.study.scenes.next.world import BACKGROUNDS, Layout, generate, photographs, places
 from lib.study.scenes.questions import evidence_mask
+from lib.study.scenes.render import cuttings
 
 
 @pytest.fixture(scope="module")

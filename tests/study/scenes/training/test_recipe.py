@@ -6,8 +6,9 @@ import torch
 
 from lib.models import embedded
 from lib.models.architectures import Sizes
-from lib.study.scenes.layout import SUITES, Layout, generate
+from lib.study.scenes.layout import SUITES, Layout
 from lib.study.scenes.questions import NAMED, benchmark, caption, evidence_mask, place_of
+from lib.study.scenes.render import generate
 from lib.study.scenes.training import train_decoder, train_tower
 from lib.study.scenes.training.recipe import RECIPES, WHOLE, Recipe, recipe_of
 

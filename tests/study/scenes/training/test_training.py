@@ -13,8 +13,9 @@ from lib.models.architectures import Sizes
 from lib.models.embedded import END, IMAGE, PAD, START, USER
 from lib.study import cards
 from lib.study.pages import n80_training
-from lib.study.scenes.layout import Layout, generate
+from lib.study.scenes.layout import Layout
 from lib.study.scenes.questions import words
+from lib.study.scenes.render import generate
 from lib.study.scenes.training import loop, train_decoder, train_tower
 from lib.study.scenes.training import train as training
 from lib.study.scenes.training.batches import Paused, drawn
