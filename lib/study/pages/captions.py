@@ -1,4 +1,4 @@
-"""The words around the claim notebooks' figures: axis labels of ablations, and captions by figure name.
+"""The captions of the claim notebooks' figures, by figure name.
 
 Nothing here depends on a number: captions say what is drawn, code adds how many questions stand behind it.
 """
@@ -6,38 +6,8 @@ Nothing here depends on a number: captions say what is drawn, code adds how many
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from lib.study.ablations import bars
-
-_TASK = "desap/share=1.0"
 _BESIDE = "Left: accuracy. Right: paired difference on the same questions to the arm named in the title."
 
-# Arm label in the records: text at the axis, in the order of drawing.
-LABELS: Mapping[str, Mapping[str, str]] = MappingProxyType(
-    {
-        "D-7_share": bars("D-7_share"),
-        "D-8_attention": bars("D-8_attention"),
-        "D-9_similarity": bars("D-9_similarity") | {"random": "random"},
-        "A-2_cues": bars("A-2_cues"),
-        "11_controls": {
-            "oracle": "oracle",
-            "desap": "DeSAP",
-            "adaptprune": "AdaptPrune",
-            "cls": "[CLS] top-k",
-            "fastv": "FastV",
-            "uniform": "uniform grid",
-            "random": "random",
-            "blind": "no visual token",
-        },
-        "11_shuffled_question": {
-            "desap": "DeSAP",
-            "desap (shuffled question)": "DeSAP, another question",
-            _TASK: "task cue alone",
-            f"{_TASK} (shuffled question)": "task cue alone, another question",
-            "desap/share=0.0": "saliency only",
-            "random": "random",
-        },
-    }
-)
 CAPTIONS: Mapping[str, str] = MappingProxyType(
     {
         "11_accuracy_curve": "Mean accuracy over the suites, each weighing the same, against the number of "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,6 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lib.paths import PUBLISHED
+from lib.study.ablations import bars as ablation_labels
 from lib.study.compare import SHUFFLED, difference, levels, retention_intervals
 from lib.study.evidence import Study
 from lib.study.pages.curves import accuracy_figure
@@ -20,6 +22,34 @@ from lib.study.stats import mean_interval
 from lib.study.tables import ALL, suite_weights
 
 PAPER_TOKENS = 576  # LLaVA-1.5's 24x24 grid, on which the published numbers were measured
+_TASK = "desap/share=1.0"
+# Arm label in the records: text at the axis, in the order of drawing.
+LABELS: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {
+        "D-7_share": ablation_labels("D-7_share"),
+        "D-8_attention": ablation_labels("D-8_attention"),
+        "D-9_similarity": ablation_labels("D-9_similarity") | {"random": "random"},
+        "A-2_cues": ablation_labels("A-2_cues"),
+        "11_controls": {
+            "oracle": "oracle",
+            "desap": "DeSAP",
+            "adaptprune": "AdaptPrune",
+            "cls": "[CLS] top-k",
+            "fastv": "FastV",
+            "uniform": "uniform grid",
+            "random": "random",
+            "blind": "no visual token",
+        },
+        "11_shuffled_question": {
+            "desap": "DeSAP",
+            "desap (shuffled question)": "DeSAP, another question",
+            _TASK: "task cue alone",
+            f"{_TASK} (shuffled question)": "task cue alone, another question",
+            "desap/share=0.0": "saliency only",
+            "random": "random",
+        },
+    }
+)
 
 
 def headline(

@@ -160,11 +160,13 @@ def test_figures_draw_what_is_there(study):
     assert len(curves.suite_curves(study.table, 144).axes) == 2
     _, plotted = n11_n21_claims.retention_curves(study)
     assert plotted["source"].nunique() > 1
-    figure, plotted = n11_n21_claims.bars_and_differences(study, captions.LABELS["D-7_share"], "desap", 16)
+    figure, plotted = n11_n21_claims.bars_and_differences(
+        study, n11_n21_claims.LABELS["D-7_share"], "desap", 16
+    )
     assert plotted["record"].unique().tolist() == ["desap", "desap/share=1.0"]
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert labels == ["half task, half saliency", "task only"]
-    n11_n21_claims.bars(study, captions.LABELS["11_shuffled_question"], 16)
+    n11_n21_claims.bars(study, n11_n21_claims.LABELS["11_shuffled_question"], 16)
     _, plotted = n11_n21_claims.mechanism_bars(study)
     assert set(plotted["measure"]) == {"cosine_residual", "cosine_attention"}
     frame = n11_n21_claims.against(study, "adaptprune", "fastv", BUDGETS)
@@ -173,7 +175,7 @@ def test_figures_draw_what_is_there(study):
 
 def test_captions_and_labels_fit_the_arms(study):
     arms = {arm.label for arm in [*shared_arms(), *desap_arms(), *adaptprune_arms()]}
-    for name, labels in captions.LABELS.items():
+    for name, labels in n11_n21_claims.LABELS.items():
         assert set(labels) <= arms
         assert name in captions.CAPTIONS
         assert f"`{name}.csv`" in sections.caption(study, name)
