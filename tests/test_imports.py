@@ -40,9 +40,7 @@ LIGHT = {
     "lib.study.evidence": (),
     "lib.study.factorial": (),
     "lib.study.metrics": (),
-    "lib.study.pages.captions": (
-        "torch",
-    ),  # labels follow from the list of ablations, whose arms are methods
+    "lib.study.pages.captions": (),
     "lib.study.pages.looks": ("matplotlib", "seaborn", "IPython", "PIL"),  # as seaborn does
     "lib.study.finished_runs": (),
     "lib.study.parameters": (),

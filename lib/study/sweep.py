@@ -116,9 +116,10 @@ def _content(path: Path) -> dict[str, object]:
 def _sets(content: Mapping[str, object], stem: str, path: Path) -> dict[str, dict[str, object]]:
     """The sets of parameters of a notebook in a sweep, by name; a single one is called ""."""
     where = f"-f {path}"
-    if stem not in content["notebooks"]:
-        raise ValueError(f"{where} has no notebook {stem}; known: {', '.join(content['notebooks'])}")
-    own = dict(_mapping(content["notebooks"][stem], f"{where}: {stem}"))
+    notebooks = _mapping(content["notebooks"], f"{where}: notebooks")
+    if stem not in notebooks:
+        raise ValueError(f"{where} has no notebook {stem}; known: {', '.join(notebooks)}")
+    own = dict(_mapping(notebooks[stem], f"{where}: {stem}"))
     common = _mapping(content.get("all"), f"{where}: all") | own
     if SETS not in own:
         return {"": common}

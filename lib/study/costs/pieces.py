@@ -13,7 +13,7 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache
+from transformers import Cache, DynamicCache
 
 from lib.models.anatomy import Anatomy
 from lib.models.architectures import Architecture
@@ -254,7 +254,7 @@ class Bench:
             return lambda lap: self._generate(self._first(pixels, batch), marks, lap)
         return plain
 
-    def _first(self, pixels: Tensor, batch: int) -> tuple[Tensor, DynamicCache]:
+    def _first(self, pixels: Tensor, batch: int) -> tuple[Tensor, Cache | None]:
         """The model's own first forward; logits [B, V] of the last column, and the cache."""
         ids = self.ids(batch, self.sizes.tokens)
         out = self.model(input_ids=ids, pixel_values=pixels, logits_to_keep=1, use_cache=True)

@@ -327,20 +327,21 @@ def test_squares_are_other_answers(loaded, data, tmp_path):
 
 def test_what_is_missing_is_said_at_once():
     script = (
-        "import sys, time\n"
+        "import sys\n"
         "from lib.commands import app\n"
         "try:\n    app(['live', 'nobody/nothing', '--benchmarks', 'gqa,pope'])\n"
         "except SystemExit as end:\n    assert end.code == 2\n"
         "assert 'torch' not in sys.modules and 'transformers' not in sys.modules\n"
-        "print(time.process_time())\n"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    started = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
+    done = subprocess.run(  # a download would be retried for 20 seconds
+        [sys.executable, "-c", script],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=15,
     )
-    assert float(done.stdout) < 1
-    assert time.monotonic() - started < 5  # a busy machine; a download would be retried for 20 seconds
     for fetch in (
         "nobody/nothing is not in the local hub cache; run: hf download nobody/nothing",
         "run: hf download --repo-type dataset lmms-lab/GQA --include 'testdev_balanced_instructions/testdev-*.parquet' "
