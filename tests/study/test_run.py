@@ -83,7 +83,7 @@ def test_sweep_sections_and_the_command_line_win_in_order(notebook, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("parameters", "said"),
+    ("cell", "said"),
     [
         ("x = 1 + y", "not a literal"),
         ("x: int", "no plain assignment"),
@@ -92,9 +92,9 @@ def test_sweep_sections_and_the_command_line_win_in_order(notebook, tmp_path):
         ("x = (", "not Python"),
     ],
 )
-def test_a_parameters_cell_that_cannot_be_read(tmp_path, parameters, said):
+def test_a_parameters_cell_that_cannot_be_read(tmp_path, cell, said):
     with pytest.raises(ValueError, match=said):
-        parameters.read_parameters(_notebook(tmp_path / "book.ipynb", parameters=parameters))
+        parameters.read_parameters(_notebook(tmp_path / "book.ipynb", parameters=cell))
 
 
 def test_a_notebook_needs_one_tagged_cell(tmp_path):
