@@ -60,9 +60,12 @@ def alone(path: Path | str, what: str) -> Iterator[None]:
             "wait for it or end it, then run again"
         ) from error
     try:
-        note.write_text(json.dumps({"process": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}))
+        with whole(note) as part:  # a second process reads all of it or nothing
+            told = {"process": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+            part.write_text(json.dumps(told), encoding="utf-8")
         yield
     finally:
+        # The lock's own file may go: filelock refuses one that was unlinked between opening and locking.
         for mine in (note, path):
             with suppress(
                 OSError

@@ -192,9 +192,8 @@ class Following:
         if record is not None:
             record.move(rows)
 
-    def __reduce_ex__(
-        self, protocol: SupportsIndex
-    ):  # the class is made at run time: it cannot be pickled by name
+    # The class is made at run time: it cannot be pickled by name.
+    def __reduce_ex__(self, protocol: SupportsIndex):
         return _bare, (type(self).__mro__[2],), vars(self)
 
 

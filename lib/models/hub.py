@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +32,12 @@ class Loaded:
     model: PreTrainedModel
     processor: ProcessorMixin
     clip: ClipPair | None
+
+    def answers(self, inputs: Mapping, **kwargs: object) -> list[str]:
+        """What `generate(**inputs, **kwargs)` adds to each prompt, without special tokens."""
+        out = self.model.generate(**inputs, **kwargs)
+        fresh = out[:, inputs["input_ids"].shape[1] :]
+        return self.processor.tokenizer.batch_decode(fresh, skip_special_tokens=True)
 
 
 def load(

@@ -117,13 +117,12 @@ def answers(session: Session, of: Benchmark, arm: Arm, puts: Sequence[Put]) -> l
     inputs = encoded(processor, prompts, **{f"{of.media}s": media}).to(model.device, model.dtype)
     text = [put.asked.question for put in puts]
     with torch.no_grad(), prune(model, arm.method, text=text, clip=loaded.clip) as trace:
-        out = model.generate(
-            **inputs,
+        said = loaded.answers(
+            inputs,
             max_new_tokens=of.tokens,
             do_sample=False,
             logits_processor=LogitsProcessorList([refuse_nan]),
         )
-    said = processor.tokenizer.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     metric = METRICS[of.metric]
     return [
         {

@@ -195,13 +195,12 @@ def batches(given: Sequence[Mapping[str, object]], size: int) -> Iterator[list[i
 def answer(loaded: Loaded, method: Method, asks: Sequence[Ask], given: Mapping[str, object]) -> list[str]:
     """Answer a batch under pruning, each answer cut before the first text that ends it."""
     kwargs, until = generation(given)
-    model, processor = loaded.model, loaded.processor
-    inputs = encoded(processor, [ask.prompt for ask in asks], images=[ask.image for ask in asks])
+    model = loaded.model
+    inputs = encoded(loaded.processor, [ask.prompt for ask in asks], images=[ask.image for ask in asks])
     inputs = inputs.to(model.device, model.dtype)
     text = [ask.text for ask in asks]
     with torch.no_grad(), prune(model, method, text=text, clip=loaded.clip):
-        out = model.generate(**inputs, **kwargs)
-    answers = processor.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        answers = loaded.answers(inputs, **kwargs)
     for end in filter(None, until):
         answers = [words.split(end)[0] for words in answers]
     return [words.strip() for words in answers]

@@ -7,8 +7,9 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from lib.study.pages.forest import point_intervals
 from lib.study.pages.looks import BLUE, GREY, ORANGE
-from lib.study.wording import listing
+from lib.study.wording import intervals, listing
 
 
 def draw(found: pd.DataFrame) -> Figure:
@@ -21,15 +22,16 @@ def draw(found: pd.DataFrame) -> Figure:
         arrow = {"above": "→", "below": "←", "near": "="}[row.expected]
         colour = colours[row.found]
         ax.axvline(row.level, color="0.3", linewidth=1.2, linestyle=(0, (4, 2)))
-        ax.errorbar(
-            row.estimate,
-            0,
-            xerr=[[row.estimate - row.low], [row.high - row.estimate]],
-            fmt="o",
-            color=colour,
-            markersize=7,
+        face = colour if row.found == "like real models" else "white"
+        point_intervals(
+            ax,
+            found.loc[[row.Index]],
+            [0],
+            colour=colour,
+            marker="o",
+            size=7,
             capsize=3,
-            markerfacecolor=colour if row.found == "like real models" else "white",
+            markerfacecolor=face,
         )
         reach = 1.25 * max(abs(row.low - row.level), abs(row.high - row.level), 0.02)
         ax.set(xlim=(row.level - reach, row.level + reach), yticks=[], ylim=(-1, 1))
@@ -57,7 +59,6 @@ def answer_sentence(found: pd.DataFrame) -> str:
 
 def shown(found: pd.DataFrame) -> pd.DataFrame:
     """The table for readers: property, level, estimate with interval, what was found, and what it means where it is unlike."""
-    interval = [f"{row.estimate:.2f} [{row.low:.2f}, {row.high:.2f}]" for row in found.itertuples()]
     means = found["if_unlike"].where(found["found"] != "like real models", "")
     told = found["expected"] + " " + found["level"].map("{:g}".format)
     columns = {
@@ -66,5 +67,9 @@ def shown(found: pd.DataFrame) -> pd.DataFrame:
         "expected": told,
         "n": found["n"],
     }
-    columns |= {"measured": interval, "found": found["found"], "what it means for the claims": means}
+    columns |= {
+        "measured": intervals(found, ".2f"),
+        "found": found["found"],
+        "what it means for the claims": means,
+    }
     return pd.DataFrame(columns).set_index("property")

@@ -151,9 +151,7 @@ def see(
     said: list[str] = []
     with prune(loaded.model, onlooker, text=told, clip=loaded.clip, evidence=evidence) as trace:
         if words:
-            out = loaded.model.generate(**inputs, max_new_tokens=words, do_sample=False)
-            fresh = out[:, inputs["input_ids"].shape[1] :]
-            said = loaded.processor.tokenizer.batch_decode(fresh, skip_special_tokens=True)
+            said = loaded.answers(inputs, max_new_tokens=words, do_sample=False)
         else:
             loaded.model(**inputs)
     return Seen(onlooker.cues, onlooker.choice, trace, tuple(answer.strip() for answer in said))

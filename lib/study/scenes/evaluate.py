@@ -108,19 +108,16 @@ class Benchmark:
 
     def ask(self, arm: Arm) -> pd.DataFrame:
         """Answer every question under one arm; rows as in `records.ACCURACY`."""
-        model, tokenizer = self.loaded.model, self.loaded.processor.tokenizer
+        loaded = self.loaded
         texts, rows = self.wrong if arm.told == "shuffled" else self.texts, []
         for place, batch in enumerate(self.batches):
             text = texts[place * self.size : place * self.size + len(batch.questions)]
             method = self._after(arm.method, self.earlier[place]) if arm.told == "earlier" else arm.method
             with (
                 torch.no_grad(),
-                prune(model, method, text=text, clip=self.loaded.clip, evidence=batch.evidence) as trace,
+                prune(loaded.model, method, text=text, clip=loaded.clip, evidence=batch.evidence) as trace,
             ):
-                out = model.generate(**batch.inputs, max_new_tokens=2, do_sample=False)
-            said = tokenizer.batch_decode(
-                out[:, batch.inputs["input_ids"].shape[1] :], skip_special_tokens=True
-            )
+                said = loaded.answers(batch.inputs, max_new_tokens=2, do_sample=False)
             for row, (question, answer) in enumerate(zip(batch.questions, said, strict=True)):
                 kept, evidence = trace.kept[row].cpu(), batch.evidence[row]
                 rows.append(

@@ -7,20 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib.pruning.peers.tome import bipartite_merge
+from lib.study.parity.oracles import top_k, unit
 from testkit.builders import example
 
 few = settings(max_examples=25, deadline=None)
-
-
-def cosines(features):
-    rows = np.asarray(features, np.float64)
-    rows = rows / np.linalg.norm(rows, axis=-1, keepdims=True)
-    return rows @ rows.T
-
-
-def best(scores, count):
-    """Positions of the highest scores, ties to the lower position."""
-    return sorted(range(len(scores)), key=lambda i: (-scores[i], i))[:count]
 
 
 @few
@@ -30,8 +20,8 @@ def test_merging_keeps_every_token_with_its_weight(seed, keep):
     groups = [([i], np.asarray(features[0, i], np.float64)) for i in range(30)]
     while len(groups) > keep:
         even, odd = groups[::2], [[list(m), v] for m, v in groups[1::2]]
-        like = np.array([[cosines([a[1], b[1]])[0, 1] for b in odd] for a in even])
-        offers = best(list(like.max(1)), min(len(groups) - keep, len(even), len(odd)))
+        like = unit([value for _, value in even]) @ unit([value for _, value in odd]).T
+        offers = sorted(top_k(like.max(1), min(len(groups) - keep, len(even), len(odd))))
         partner = like.argmax(1)
         places = [group[0][0] for group in groups[1::2]]
         for j, group in enumerate(odd):

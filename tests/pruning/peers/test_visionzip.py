@@ -5,18 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from lib.pruning import methods
+from lib.study.parity.oracles import top_k, unit
 from testkit.builders import make_cues
-
-
-def cosines(features):
-    rows = np.asarray(features, np.float64)
-    rows = rows / np.linalg.norm(rows, axis=-1, keepdims=True)
-    return rows @ rows.T
-
-
-def best(scores, count):
-    """Positions of the highest scores, ties to the lower position."""
-    return sorted(range(len(scores)), key=lambda i: (-scores[i], i))[:count]
 
 
 def test_visionzip_is_its_transcription():
@@ -24,8 +14,9 @@ def test_visionzip_is_its_transcription():
     choice = methods.make("visionzip", keep=keep, contextual=0.25).choose(cues)
     for row in range(2):
         saliency = cues.saliency[row].mean(0).numpy()
-        like, features = cosines(cues.vision_keys[row]), cues.features[row].numpy().astype(np.float64)
-        dominant = best(list(saliency), 9)
+        keys, features = unit(cues.vision_keys[row]), cues.features[row].numpy().astype(np.float64)
+        like = keys @ keys.T
+        dominant = sorted(top_k(saliency, 9))
         rest = [i for i in range(36) if i not in dominant]
         targets = rest[:: len(rest) // 3][:3]
         expected = {i: features[i].copy() for i in dominant + targets}

@@ -4,14 +4,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
-from lib.study.pages import curves, forest, looks
-
-
-@pytest.fixture(autouse=True)
-def look_and_close():
-    looks.theme()
-    yield
-    plt.close("all")
+from lib.study.pages import curves, forest
 
 
 def test_bars_have_intervals():

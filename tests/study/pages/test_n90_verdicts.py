@@ -1,18 +1,8 @@
 """The strip of verdicts."""
 
-import matplotlib.pyplot as plt
-import pytest
-
 from lib.study import claims
-from lib.study.pages import looks, n90_verdicts
+from lib.study.pages import n90_verdicts
 from lib.study.pages.looks import FONT
-
-
-@pytest.fixture(autouse=True)
-def look_and_close():
-    looks.theme()
-    yield
-    plt.close("all")
 
 
 def test_strip_shows_every_claim_alike():

@@ -2,7 +2,6 @@
 
 import math
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -19,12 +18,6 @@ from lib.study.scenes import capture, cue_measures
 GRID = (4, 5)
 TOKENS = GRID[0] * GRID[1]
 IMAGE = np.zeros((32, 40, 3), dtype=np.uint8)
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
 
 
 @pytest.fixture

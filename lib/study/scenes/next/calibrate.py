@@ -56,10 +56,7 @@ def ask(
             prompts = [PROMPT.format(question=question.text) for _, question in some]
             inputs = loaded.processor(images=images, text=prompts, padding=True, return_tensors="pt")
             with prune(loaded.model, method, text=[question.text for _, question in some], clip=loaded.clip):
-                out = loaded.model.generate(**inputs, max_new_tokens=2, do_sample=False)
-            said = loaded.processor.tokenizer.batch_decode(
-                out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
-            )
+                said = loaded.answers(inputs, max_new_tokens=2, do_sample=False)
             right = exact_match(said, [question.answer for _, question in some])
             seed = getattr(method, "seed", -1)
             rows += [
